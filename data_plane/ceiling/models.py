@@ -1,0 +1,87 @@
+"""The site's ceiling: what `site.toml` allows at most. No RPC, resource or root rotation changes it.
+
+Everything that could reach outside the node's own process (a command, a path, a host) is defined here under a
+name; resources from the cloud only refer to the names.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Network(StrEnum):
+    """What network a program gets."""
+
+    NONE = "none"  # a network namespace with nothing in it, not even loopback to the host
+
+
+class DoorCeiling(StrEnum):
+    """Highest data class that may pass a door; ordered as DataClass is."""
+
+    OPERATIONAL = "operational"
+    IDENTIFIER = "identifier"
+    CUSTOMER = "customer"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A GGUF file that this site runs."""
+
+    name: str
+    file: Path
+    sha256: str  # 64 hex digits, checked before each load
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderFiles:
+    """The ONNX sentence embedder and its tokenizer."""
+
+    model: Path
+    model_sha256: str
+    tokenizer: Path
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of documents that knowledge bases may read."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A stdio MCP server that the site itself decided to run."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    network: Network = Network.NONE
+    readable: tuple[Path, ...] = ()  # files and folders it sees read-only besides the system's own
+    writable: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds on any run, whatever an Agent asks for."""
+
+    max_turns: int = 16
+    max_tool_calls: int = 32
+    max_output_tokens: int = 8192
+    max_seconds: int = 900
+    concurrent_runs: int = 64
+    tool_result_bytes: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """`site.toml`, parsed; every path absolute."""
+
+    models: dict[str, ModelFile] = field(default_factory=dict)
+    embedder: EmbedderFiles | None = None
+    folders: dict[str, Folder] = field(default_factory=dict)
+    programs: dict[str, Program] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    doors: dict[str, DoorCeiling] = field(default_factory=lambda: {"tunnel": DoorCeiling.IDENTIFIER})
+    approval_required: frozenset[str] = frozenset()  # kinds, as in YAML, that are refused until approvals exist

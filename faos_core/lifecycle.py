@@ -1,0 +1,62 @@
+"""Supervised services: one way to start them, know that they are ready, and stop them in order."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from faos_core import names
+
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """Something that runs until it is cancelled.
+
+    Order: `run()` once; `ready` is set when others may rely on it. Cancelling `run()` is the only way to stop it;
+    it cleans up within a bounded time and re-raises CancelledError. An exception out of `run()` ends the process.
+    """
+
+    name: str
+    ready: asyncio.Event
+
+    async def run(self) -> None: ...
+
+
+@asynccontextmanager
+async def running(services: Sequence[Service]) -> AsyncIterator[None]:
+    """Run all services in one task group; each starts when the one before is ready; leave in reverse order."""
+    async with asyncio.TaskGroup() as group:
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            for service in services:
+                tasks.append(group.create_task(service.run(), name=service.name))
+                await until_ready(service, tasks[-1])
+                log.info("service.ready", extra={names.SERVICE: service.name})
+            yield
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+                await asyncio.wait([task])
+
+
+async def until_ready(service: Service, task: asyncio.Task[None]) -> None:
+    """Return when the service is ready; when its task ends first, raise what ended it."""
+    waiter = asyncio.ensure_future(service.ready.wait())
+    try:
+        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
+        if task.done() and not service.ready.is_set():
+            await task
+    finally:
+        waiter.cancel()
+
+
+async def until_signal() -> None:
+    """Return at the first SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
