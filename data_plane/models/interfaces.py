@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-import numpy
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -84,5 +84,5 @@ class Embedder(Protocol):
     dimensions: int
     digest: str  # of the model file, so that stored vectors of another model are not mixed in
 
-    async def embed(self, texts: Sequence[str]) -> NDArray[numpy.float32]:
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimensions), rows of unit length. Longer texts than the model reads are cut."""

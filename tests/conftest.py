@@ -1,0 +1,32 @@
+"""Turns `@pytest.mark.needs(part)` into a skip that names the part, or into a failure where all are required."""
+
+import os
+
+import pytest
+
+from tests.parts import have
+
+MISSING = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MISSING] = set()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for part in mark.args:
+            if not have(part):
+                item.config.stash[MISSING].add(part)
+                missing(part)
+
+
+def missing(part: str) -> None:
+    if os.environ.get("FAOS_TEST_REQUIRE") == "all":
+        pytest.fail(f"{part} is required here (FAOS_TEST_REQUIRE=all) and missing", pytrace=False)
+    pytest.skip(f"needs {part}, which this machine does not have")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if parts := config.stash[MISSING]:
+        terminalreporter.write_line(f"tests did without: {', '.join(sorted(parts))}", yellow=True)
