@@ -102,9 +102,10 @@ def _parse_text(declared: Any, text: str) -> Any:
         return [_parse_text(item, part.strip()) for part in text.split(",") if part.strip()]
     if declared in (int, float, bool):
         try:
-            return tomllib.loads(f"value = {text}")["value"]
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
             return text
+        return parsed["value"] if len(parsed) == 1 else text
     return text
 
 
