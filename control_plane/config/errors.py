@@ -1,0 +1,52 @@
+"""Codes of the control plane's configuration side."""
+
+from faos_core.errors import define
+
+KEYS_UNUSABLE = define(
+    "config.keys_unusable",
+    what="The {role} key of a tenant cannot be used.",
+    why="Its key folder, {directory}, lacks a readable private key that belongs to the tenant's TUF root.",
+    next_step="Restore that folder from backup; without it, no new configuration can be signed for the tenant.",
+)
+METADATA_UNREADABLE = define(
+    "config.metadata_unreadable",
+    what="Stored signed metadata cannot be read.",
+    why="The control plane's database was damaged or edited.",
+    next_step="Restore the database from backup.",
+)
+RESOURCES_INVALID = define(
+    "config.resources_invalid",
+    what="{count} thing(s) are wrong with these resources.",
+    why="{first}",
+    next_step="Correct them and apply again; nothing was stored.",
+)
+REQUEST_ID_REUSED = define(
+    "config.request_id_reused",
+    what="Request id {request_id!r} was already used for another request.",
+    why="One request id stands for one set of resources, so that retrying is safe.",
+    next_step="Apply again with a fresh request id.",
+)
+PAGE_TOKEN_INVALID = define(
+    "config.page_token_invalid",
+    what="The page token is not one of this list.",
+    why="A page token is what the page before said, unchanged, for the same request.",
+    next_step="List again from the start, without a page token.",
+)
+TENANT_UNKNOWN = define(
+    "config.tenant_unknown",
+    what="There is no tenant {tenant!r}.",
+    why="Resources belong to a tenant, which must exist first.",
+    next_step="Create it: faos create tenant {tenant}",
+)
+RESOURCE_UNKNOWN = define(
+    "config.resource_unknown",
+    what="Tenant {tenant!r} has no {kind} named {name!r}.",
+    why="It was never applied, or its name is another.",
+    next_step="See what there is: faos get {kind}",
+)
+REVISION_UNKNOWN = define(
+    "config.revision_unknown",
+    what="Tenant {tenant!r} has no revision {number}.",
+    why="Revisions count from 1, one for each apply that changed something.",
+    next_step="See what there is: faos get revisions",
+)

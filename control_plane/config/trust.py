@@ -1,0 +1,215 @@
+"""Signing of a tenant's revisions with The Update Framework: the only place of this plane that knows python-tuf.
+
+One TUF repository per tenant (DESIGN §4) with one target, "manifest". Its metadata is a pure function of the
+manifest, two version numbers and the time, so nothing is read back to sign the next revision:
+
+    root       v1, v2 …            who may sign the others; not needed to sign a revision, so its key can leave
+    targets    version = revision  the publisher: names the manifest by length and SHA-256
+    snapshot   version = revision  names targets
+    timestamp  a counter           names snapshot; signed again while nothing changes
+
+**Expiry.** Only *taking new configuration* looks at it: a node boots its last-known-good without asking TUF, so one
+that was cut off for months still starts, and the first offer after that brings metadata of that day. Freshness is
+the timestamp's alone (7 days: how long a control plane can be held back unnoticed); it is signed again daily. Root,
+targets and snapshot live a year: they change when their content does, and TUF allows no second file of one version.
+
+**Keys** are found by reference, one per role, in `keys.json` of the tenant's key folder: "file:NAME" is a PKCS#8 file
+beside it (the embedded default); any other scheme is a securesystemslib signer URI (KMS, HSM, Vault). A folder
+without a reference for a role simply cannot sign as that role: an offline publisher or an offline root.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.exceptions import Error as SigningLibraryError
+from securesystemslib.signer import CryptoSigner, Key, Signer
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # python-tuf re-exports them without saying so to mypy
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization import DeserializationError
+from tuf.api.serialization.json import JSONSerializer
+
+from control_plane.config.errors import KEYS_UNUSABLE, METADATA_UNREADABLE
+from faos_core.errors import IntegrityError, SetupError
+
+TARGET_PATH = "manifest"
+ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
+TIMESTAMP_LIFETIME = timedelta(days=7)
+LIFETIME = {
+    Root.type: timedelta(days=365),
+    Targets.type: timedelta(days=365),
+    Snapshot.type: timedelta(days=365),
+    Timestamp.type: TIMESTAMP_LIFETIME,
+}
+REFERENCES_FILE = "keys.json"
+ROOT_FILE = "1.root.json"
+FILE_SCHEME = "file:"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedMetadata:
+    """Serialised TUF metadata of one revision."""
+
+    timestamp: bytes
+    snapshot: bytes
+    targets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKeys:
+    """A tenant's signing keys by reference. Immutable; holds no private key."""
+
+    directory: Path
+    root: bytes  # version 1 of the root metadata, which has every public key
+    references: Mapping[str, str]  # TUF role → key reference
+
+    def signer(self, role: str) -> Signer:
+        """Open the key of a role; touches the disk, or the KMS. Raises SetupError when it cannot be used."""
+        try:
+            return _open(self.directory, self.references[role], self.public_key(role))
+        except (OSError, LookupError, ValueError, UnsupportedAlgorithm, SigningLibraryError) as error:
+            raise SetupError(KEYS_UNUSABLE, role=role, directory=self.directory) from error
+
+    def public_key(self, role: str) -> Key:
+        root = Metadata[Root].from_bytes(self.root).signed
+        return root.get_key(root.roles[role].keyids[0])
+
+
+def _open(directory: Path, reference: str, public_key: Key) -> Signer:
+    if not reference.startswith(FILE_SCHEME):
+        return Signer.from_priv_key_uri(reference, public_key)
+    pem = (directory / Path(reference.removeprefix(FILE_SCHEME)).name).read_bytes()
+    return CryptoSigner(load_pem_private_key(pem, None), public_key)
+
+
+def create_tenant_keys(directory: Path, *, now: datetime) -> bytes:
+    """Make the four keys of a tenant in this folder and return its root metadata, version 1.
+
+    A folder that has them already stays as it is, and its root is returned: safe to call again after a crash, which
+    leaves either all or nothing. Files are mode 0600, folders 0700. Blocking; fsyncs.
+    """
+    if (directory / ROOT_FILE).exists():
+        return (directory / ROOT_FILE).read_bytes()
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        root = _write_keys(staging, now)
+        staging.rename(directory)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _fsync(directory.parent)
+    return root
+
+
+def _write_keys(directory: Path, now: datetime) -> bytes:
+    signers = {role: CryptoSigner.generate_ed25519() for role in ROLES}
+    root = Root(expires=now + LIFETIME[Root.type], consistent_snapshot=False)
+    for role, signer in signers.items():
+        root.add_key(signer.public_key, role)
+        _write(directory / f"{role}.pem", signer.private_bytes)
+    metadata = _signed(root, signers[Root.type])
+    references = {role: f"{FILE_SCHEME}{role}.pem" for role in ROLES}
+    _write(directory / REFERENCES_FILE, json.dumps(references, indent=2).encode())
+    _write(directory / ROOT_FILE, metadata)
+    _fsync(directory)
+    return metadata
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_tenant_keys(directory: Path) -> TenantKeys:
+    """The keys that `create_tenant_keys` made, or that an operator referred to. Raises SetupError."""
+    try:
+        references = dict(json.loads((directory / REFERENCES_FILE).read_bytes()))
+        root = (directory / ROOT_FILE).read_bytes()
+        Metadata[Root].from_bytes(root)
+    except (OSError, ValueError, TypeError, DeserializationError) as error:
+        raise SetupError(KEYS_UNUSABLE, role="root", directory=directory) from error
+    return TenantKeys(directory, root, {role: str(references[role]) for role in ROLES if role in references})
+
+
+def sign_revision(
+    keys: TenantKeys, *, manifest: bytes, revision: int, timestamp_version: int, now: datetime
+) -> SignedMetadata:
+    """Sign a revision's manifest as publisher, and snapshot and timestamp over it.
+
+    revision: from 1; must exceed the one that stands. timestamp_version: must exceed every one signed before.
+    Blocking, about 1 ms with key files. Raises SetupError when a key cannot be used.
+    """
+    targets = sign_targets(keys.signer(Targets.type), manifest=manifest, revision=revision, now=now)
+    meta = {"targets.json": _meta(targets, revision)}
+    snapshot = _signed(
+        Snapshot(version=revision, expires=now + LIFETIME[Snapshot.type], meta=meta), keys.signer(Snapshot.type)
+    )
+    timestamp = _timestamp(keys, _meta(snapshot, revision), timestamp_version, now)
+    return SignedMetadata(timestamp, snapshot, targets)
+
+
+def sign_targets(publisher: Signer, *, manifest: bytes, revision: int, now: datetime) -> bytes:
+    """The publisher's part, which can be done on a machine of its own."""
+    targets = {TARGET_PATH: TargetFile.from_data(TARGET_PATH, manifest, ["sha256"])}
+    return _signed(Targets(version=revision, expires=now + LIFETIME[Targets.type], targets=targets), publisher)
+
+
+def resign_timestamp(keys: TenantKeys, timestamp: bytes, *, timestamp_version: int, now: datetime) -> bytes:
+    """The same statement, fresh: what a tenant whose configuration does not change needs every few days."""
+    try:
+        snapshot = Metadata[Timestamp].from_bytes(timestamp).signed.snapshot_meta
+    except DeserializationError as error:
+        raise IntegrityError(METADATA_UNREADABLE) from error
+    return _timestamp(keys, snapshot, timestamp_version, now)
+
+
+def _timestamp(keys: TenantKeys, snapshot: MetaFile, version: int, now: datetime) -> bytes:
+    timestamp = Timestamp(version=version, expires=now + TIMESTAMP_LIFETIME, snapshot_meta=snapshot)
+    return _signed(timestamp, keys.signer(Timestamp.type))
+
+
+def _meta(metadata: bytes, version: int) -> MetaFile:
+    return MetaFile.from_data(version, metadata, ["sha256"])
+
+
+def _signed(signed: Signed, signer: Signer) -> bytes:
+    metadata: Metadata[Any] = Metadata(signed)
+    metadata.sign(signer)
+    return metadata.to_bytes(JSONSerializer(compact=True))
+
+
+def expires_at(metadata: bytes) -> datetime:
+    """When this metadata, of any role, stops being taken. Raises IntegrityError for what is no metadata."""
+    try:
+        signed: Signed = Metadata[Any].from_bytes(metadata).signed
+    except DeserializationError as error:
+        raise IntegrityError(METADATA_UNREADABLE) from error
+    return signed.expires
