@@ -1,0 +1,41 @@
+"""Whether a resource from the cloud stays under the site's ceiling."""
+
+from collections.abc import Iterable
+
+from data_plane.ceiling.models import Ceiling
+from faos.resource.v1.resource_pb2 import Resource
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos.tunnel.v1.tunnel_pb2 import Nack
+from faos_core.kinds import BY_FIELD, field_path_numbers, kind_name, kind_of
+
+
+def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
+    """The NACK for what the site does not allow, None for what it does.
+
+    A reference to what the site defines must be one of its names, exactly: a path, a host or a command is no
+    name of anything, so it gets NAME_NOT_IN_CEILING like any other stranger. Limits of agents above the
+    ceiling are lowered when a run starts, not refused here.
+    """
+    if kind_name(kind_of(resource)) in ceiling.approval_required:
+        return _nack(resource, tunnel.NACK_CODE_APPROVAL_REQUIRED, path="")
+    for field, name, allowed in _references(resource, ceiling):
+        if name not in allowed:
+            return _nack(resource, tunnel.NACK_CODE_NAME_NOT_IN_CEILING, path=f"spec.{field}")
+    return None
+
+
+def _references(resource: Resource, ceiling: Ceiling) -> Iterable[tuple[str, str, Iterable[str]]]:
+    """(field, name in it, names that the site defines) of each field that refers to the ceiling."""
+    match resource.WhichOneof("spec"):
+        case "model":
+            yield "source", resource.model.source, ceiling.models
+        case "tool_server":
+            yield "program", resource.tool_server.program, ceiling.programs
+        case "knowledge_base":
+            yield "folder", resource.knowledge_base.folder, ceiling.folders
+
+
+def _nack(resource: Resource, code: tunnel.NackCode.ValueType, *, path: str) -> Nack:
+    kind = BY_FIELD[resource.WhichOneof("spec") or ""].kind
+    name = resource.metadata.name
+    return Nack(code=code, kind=kind, resource_name=name, field_path=field_path_numbers(path, resource))

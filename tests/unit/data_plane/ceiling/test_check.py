@@ -1,0 +1,98 @@
+"""Nothing that the cloud sends names a command, a path or a host."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_plane.ceiling.check import check
+from data_plane.ceiling.models import Ceiling, Folder, ModelFile, Program
+from faos.resource.v1.resource_pb2 import Agent, KnowledgeBase, Metadata, Model, Policy, Resource, RunLimits, ToolServer
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.kinds import field_path_names, kind_of
+
+CEILING = Ceiling(
+    models={"small": ModelFile("small", Path("/m/small.gguf"), "0" * 64)},
+    folders={"handbook": Folder("handbook", Path("/d/handbook"))},
+    programs={"clock": Program("clock", ("/usr/bin/clock", "--utc"))},
+)
+NAMED = Metadata(name="it")
+
+
+def model(source: str) -> Resource:
+    return Resource(metadata=NAMED, model=Model(source=source))
+
+
+def tool_server(program: str) -> Resource:
+    return Resource(metadata=NAMED, tool_server=ToolServer(program=program))
+
+
+def knowledge_base(folder: str) -> Resource:
+    return Resource(metadata=NAMED, knowledge_base=KnowledgeBase(folder=folder))
+
+
+REFERRING = {
+    "spec.source": (model, "small"),
+    "spec.program": (tool_server, "clock"),
+    "spec.folder": (knowledge_base, "handbook"),
+}
+
+
+@pytest.mark.parametrize("path", REFERRING)
+def test_name_of_the_ceiling_passes(path: str) -> None:
+    """What the site defined may be used."""
+    make, name = REFERRING[path]
+
+    assert check(make(name), CEILING) is None
+
+
+@pytest.mark.parametrize("path", REFERRING)
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        "",
+        "other",
+        "/m/small.gguf",
+        "/d/handbook",
+        "../handbook",
+        "/usr/bin/clock",
+        "clock --utc",
+        "sh -c 'curl example.com'",
+        "example.com:443",
+        "https://example.com/model",
+        "small\n",
+        "SMALL",
+    ],
+)
+def test_path_host_and_command_are_no_names(path: str, stranger: str) -> None:
+    """A path that the ceiling itself holds is no exception: only names cross."""
+    make, _ = REFERRING[path]
+    resource = make(stranger)
+
+    nack = check(resource, CEILING)
+
+    assert nack is not None
+    assert nack.code == tunnel.NACK_CODE_NAME_NOT_IN_CEILING
+    assert (nack.resource_name, nack.kind) == ("it", kind_of(resource))
+    assert field_path_names(nack.field_path, nack.kind) == path
+
+
+@given(st.text())
+def test_only_exact_names_pass(text: str) -> None:
+    """No spelling of anything else slips through."""
+    assert (check(tool_server(text), CEILING) is None) == (text in CEILING.programs)
+
+
+def test_kind_that_needs_approval_is_refused() -> None:
+    """Until approvals exist, what needs one cannot be had: fail closed."""
+    nack = check(tool_server("clock"), Ceiling(programs=CEILING.programs, approval_required=frozenset({"ToolServer"})))
+
+    assert nack is not None
+    assert nack.code == tunnel.NACK_CODE_APPROVAL_REQUIRED
+
+
+@pytest.mark.parametrize("spec", [{"agent": Agent(limits=RunLimits(max_turns=4_000_000))}, {"policy": Policy()}])
+def test_limits_above_the_ceiling_are_not_refused(spec: dict[str, Agent | Policy]) -> None:
+    """They are lowered when a run starts, so that one agent serves sites with different ceilings."""
+    assert check(Resource(metadata=NAMED, **spec), CEILING) is None  # type: ignore[arg-type]  # one key of the oneof
