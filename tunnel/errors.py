@@ -1,0 +1,64 @@
+"""Error codes of the link."""
+
+from faos_core.errors import define
+
+JOIN_STRING_MALFORMED = define(
+    "join_string.malformed",
+    what="This is not a whole join string.",
+    why="It begins with 'faos-join-v1.' and carries a checksum, which does not hold: some of it was lost in copying.",
+    next_step="Copy the whole line that `faos join-token create` printed, or make a new one.",
+)
+TLS_TOO_OLD = define(
+    "tls.too_old",
+    what="The connection used {version}.",
+    why="Only TLS 1.3 is accepted on the tunnel.",
+    next_step="Look for a device between node and control plane that ends TLS, and exempt this host from it.",
+)
+PEER_UNKNOWN = define(
+    "peer.unknown",
+    what="The client showed no certificate that this service accepts.",
+    why="{reason}",
+    next_step="Enrol the node again: faos join STRING.",
+)
+FRAME_UNEXPECTED = define(
+    "session.frame_unexpected",
+    what="The peer sent {frame} when {expected} was due.",
+    why="The session protocol allows no other frame there.",
+    next_step="Check that both sides run versions that fit together: faos get nodes.",
+)
+HEARTBEAT_MISSED = define(
+    "session.heartbeat_missed",
+    what="Nothing came from the peer for {silent_s} s.",
+    why="Heartbeats are due every {interval_s} s.",
+    next_step="Nothing to do: the node dials again by itself.",
+)
+SESSION_SUPERSEDED = define(
+    "session.superseded",
+    what="A newer session of the same node took this one's place.",
+    why="A node has one live session.",
+    next_step="If two machines carry the same identity, enrol one of them anew: faos join STRING.",
+)
+CONTROL_PLANE_UNREACHABLE = define(
+    "control_plane.unreachable",
+    what="The control plane at {address} cannot be reached: {details}.",
+    why="No connection came up within {timeout_s} s, or its certificate was not signed by the CA of the join string.",
+    next_step="Check address, port and firewall from here, then try again. The site goes on working meanwhile.",
+)
+CERTIFICATE_REFUSED = define(
+    "certificate.refused",
+    what="The control plane answered with something that this node does not accept: {reason}.",
+    why="Enrolment must end with a certificate for this node's own key and the TUF root that the join string pins.",
+    next_step="Make a new join token on the control plane that you mean, and compare the fingerprint words.",
+)
+BLOB_UNKNOWN = define(
+    "blob.unknown",
+    what="No blob with digest {digest}.",
+    why="It is not part of what this tenant stands at.",
+    next_step="Nothing to do: the node asks again with the next offer.",
+)
+PORT_TAKEN = define(
+    "port.taken",
+    what="Cannot listen on {address}.",
+    why="Another program has that port, or the address is not this machine's.",
+    next_step="Stop that program, or choose another address in the settings.",
+)

@@ -1,0 +1,299 @@
+"""The control plane's end of the tunnel: one port, mutual TLS, a thin shell around CloudSession per stream.
+
+What it decides nothing about it asks of two Protocols, which the control plane implements. One task ticks all
+sessions; a session itself costs one coroutine.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core import names
+from faos_core.clock import Clock, SystemClock
+from faos_core.errors import ConflictError, FaosError, SetupError, UnauthenticatedError, UnavailableError
+from faos_core.ids import NodeIdentity
+from tunnel import session
+from tunnel.error_mapping import ErrorInterceptor, abort
+from tunnel.errors import PEER_UNKNOWN, PORT_TAKEN, SESSION_SUPERSEDED
+from tunnel.tls import SERVER_OPTIONS, Credentials, Peer, peer_of
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 256 * 1024
+STOP_GRACE_S = 3.0
+TICK_S = 0.5
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Recorder = Callable[[str, bytes], None]
+
+
+class Enrolments(Protocol):
+    """Turns join tokens into certificates."""
+
+    async def enroll(self, request: tunnel.EnrollRequest, peer: Peer) -> tunnel.EnrollResponse:
+        """Raises DeniedError, ConflictError, InvalidError."""
+
+
+class Fleet(Protocol):
+    """What the control plane knows and wants of its nodes."""
+
+    async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
+        """Raises UnauthenticatedError for a node that is not, or no longer, one of ours."""
+
+    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello) -> frozenset[int]:
+        """Make durable that the node said hello; the revisions that it refused before."""
+
+    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
+        """Make durable what became of an offer."""
+
+    async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None: ...
+
+    async def held_back(self, identity: NodeIdentity, target: session.Target, kinds: frozenset[int]) -> None: ...
+
+    async def left(self, identity: NodeIdentity) -> None: ...
+
+    async def target(self, identity: NodeIdentity) -> session.Target | None: ...
+
+    async def offer(
+        self, identity: NodeIdentity, target: session.Target, nonce: bytes, known: frozenset[bytes]
+    ) -> tunnel.ConfigOffer:
+        """The offer of a target with the bytes that the node lacks."""
+
+    async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
+        """Raises NotFoundError for a blob that is not the tenant's."""
+
+
+class TunnelServer:
+    """Serves Enrollment and Tunnel on one port. A supervised service; `port` holds once it is ready."""
+
+    name = "tunnel"
+
+    def __init__(
+        self,
+        listen: str,
+        credentials: Credentials,
+        *,
+        enrolments: Enrolments,
+        fleet: Fleet,
+        heartbeat_s: float = 15.0,
+        clock: Clock | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """listen: host:port, port 0 for any. recorder: is shown every request body as received."""
+        self.ready = asyncio.Event()
+        self.port = 0
+        self._listen = listen
+        self._credentials = credentials
+        self._enrolments = enrolments
+        self._fleet = fleet
+        self._heartbeat_s = heartbeat_s
+        self._clock = clock or SystemClock()
+        self._recorder = recorder or (lambda method, raw: None)
+        self._live: dict[NodeIdentity, _LiveSession] = {}
+
+    async def run(self) -> None:
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
+        server.add_generic_rpc_handlers(self._handlers())
+        self.port = bind(server, self._listen, self._credentials)
+        await server.start()
+        log.info("tunnel.listening", extra={names.PORT: self.port})
+        self.ready.set()
+        try:
+            await self._tick_all()
+        finally:
+            await asyncio.shield(self._stop(server))
+
+    def is_live(self, identity: NodeIdentity) -> bool:
+        live = self._live.get(identity)
+        return live is not None and live.is_open
+
+    async def targets_changed(self, tenant: str) -> None:
+        """Ask the fleet again what the connected nodes of a tenant shall run, and offer it."""
+        for identity, live in list(self._live.items()):
+            if identity.tenant == tenant:
+                await live.desire(await self._fleet.target(identity))
+
+    def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        enroll = grpc.unary_unary_rpc_method_handler(
+            self._enroll, self._parser("Enroll", tunnel.EnrollRequest), tunnel.EnrollResponse.SerializeToString
+        )
+        stream = grpc.stream_stream_rpc_method_handler(
+            self._session, self._parser("Session", tunnel.NodeFrame), tunnel.CloudFrame.SerializeToString
+        )
+        blob = grpc.unary_stream_rpc_method_handler(
+            self._get_blob, self._parser("GetBlob", tunnel.GetBlobRequest), tunnel.BlobChunk.SerializeToString
+        )
+        return (
+            grpc.method_handlers_generic_handler("faos.tunnel.v1.Enrollment", {"Enroll": enroll}),
+            grpc.method_handlers_generic_handler("faos.tunnel.v1.Tunnel", {"Session": stream, "GetBlob": blob}),
+        )
+
+    def _parser(self, method: str, message: Any) -> Callable[[bytes], Any]:
+        def parse(raw: bytes) -> Any:
+            self._recorder(method, raw)
+            return message.FromString(raw)
+
+        return parse
+
+    async def _enroll(self, request: tunnel.EnrollRequest, context: Context) -> tunnel.EnrollResponse:
+        return await self._enrolments.enroll(request, peer_of(context))
+
+    async def _session(self, requests: AsyncIterator[tunnel.NodeFrame], context: Context) -> None:
+        identity = await self._identified(context)
+        live = _LiveSession(identity, context, self._fleet, self._clock, self._heartbeat_s)
+        if before := self._live.get(identity):
+            await before.close(ConflictError(SESSION_SUPERSEDED))
+        self._live[identity] = live
+        try:
+            await live.serve(requests)
+        finally:
+            if self._live.get(identity) is live:
+                del self._live[identity]
+                await asyncio.shield(self._fleet.left(identity))
+
+    async def _get_blob(self, request: tunnel.GetBlobRequest, context: Context) -> AsyncIterator[tunnel.BlobChunk]:
+        identity = await self._identified(context)
+        data = await self._fleet.blob(identity, request.sha256)
+        for at in range(request.offset_bytes, len(data), CHUNK_BYTES):
+            yield tunnel.BlobChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES], total_bytes=len(data))
+
+    async def _identified(self, context: Context) -> NodeIdentity:
+        """Who calls, bound to this RPC. Raises UnauthenticatedError."""
+        peer = peer_of(context)
+        try:
+            identity = NodeIdentity.parse(peer.uri)
+        except FaosError as error:
+            raise UnauthenticatedError(PEER_UNKNOWN, reason="Its certificate names no node.") from error
+        await self._fleet.authorise(identity, peer)
+        return identity
+
+    async def _tick_all(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_S)
+            for live in list(self._live.values()):
+                await live.tick()
+
+    async def _stop(self, server: grpc.aio.Server) -> None:
+        for live in list(self._live.values()):
+            await live.drain()
+        await server.stop(STOP_GRACE_S)
+
+
+class _LiveSession:
+    """One open stream."""
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        context: Context,
+        fleet: Fleet,
+        clock: Clock,
+        heartbeat_s: float,
+    ) -> None:
+        self._identity = identity
+        self._context = context
+        self._fleet = fleet
+        self._clock = clock
+        self._id = secrets.token_bytes(8)
+        self._machine = session.CloudSession(self._id, heartbeat_s, clock.monotonic_s())
+        self._order = asyncio.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self._closed_by: FaosError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._machine.phase is session.Phase.OPEN
+
+    async def serve(self, requests: AsyncIterator[tunnel.NodeFrame]) -> None:
+        """Until the node leaves; aborts the call when the machine or `close` ends the session."""
+        self._task = asyncio.current_task()
+        try:
+            async for frame in requests:
+                await self._receive(frame)
+        except asyncio.CancelledError:
+            if self._closed_by is None or self._task is None:
+                raise
+            self._task.uncancel()
+        if self._closed_by:
+            await abort(self._context, self._closed_by)
+
+    async def desire(self, target: session.Target | None) -> None:
+        await self._perform(self._machine.desire(target, self._clock.monotonic_s()))
+
+    async def tick(self) -> None:
+        await self._perform(self._machine.tick(self._clock.monotonic_s()))
+
+    async def drain(self) -> None:
+        await self._write(tunnel.CloudFrame(drain=tunnel.Drain(retry_after_seconds=1)))
+        await self.close(UnavailableError(session.DRAINING))
+
+    async def close(self, error: FaosError) -> None:
+        """End the stream with this error. Idempotent."""
+        if self._closed_by is None:
+            self._closed_by = error
+            self._machine.phase = session.Phase.CLOSED
+            if self._task and self._task is not asyncio.current_task():
+                self._task.cancel()
+
+    async def _receive(self, frame: tunnel.NodeFrame) -> None:
+        if frame.WhichOneof("frame") == "hello" and self._machine.phase is session.Phase.GREETING:
+            self._machine.refused = await self._fleet.greeted(self._identity, frame.hello)
+            self._machine.target = await self._fleet.target(self._identity)
+        await self._perform(self._machine.receive(frame, self._clock.monotonic_s()))
+
+    async def _perform(self, effects: Sequence[session.CloudEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case session.Greet():
+                    await self._write(tunnel.CloudFrame(welcome=self._welcome()))
+                case session.Offer(target, nonce):
+                    await self._offer(target, nonce)
+                case session.HeldBack(target, kinds):
+                    await self._fleet.held_back(self._identity, target, kinds)
+                case session.Record(status):
+                    await self._fleet.reported(self._identity, status)
+                case session.Progress(heartbeat):
+                    await self._fleet.progressed(self._identity, heartbeat)
+                case session.Beat(sequence):
+                    beat = tunnel.CloudHeartbeat(sent_at=self._now(), sequence=sequence)
+                    await self._write(tunnel.CloudFrame(heartbeat=beat))
+                case session.Close(error):
+                    await self.close(error)
+
+    async def _offer(self, target: session.Target, nonce: bytes) -> None:
+        known = frozenset(self._machine.hello.known_sha256)
+        offer = await self._fleet.offer(self._identity, target, nonce, known)
+        log.info("config.offered", extra={names.NODE: self._identity.node, names.REVISION: target.revision})
+        await self._write(tunnel.CloudFrame(config_offer=offer))
+
+    async def _write(self, frame: tunnel.CloudFrame) -> None:
+        async with self._order:
+            if self._context.cancelled() or self._context.done():
+                return
+            await self._context.write(frame)
+
+    def _welcome(self) -> tunnel.Welcome:
+        heartbeat_seconds = max(1, round(self._machine.heartbeat_s))
+        return tunnel.Welcome(session_id=self._id, now=self._now(), heartbeat_seconds=heartbeat_seconds)
+
+    def _now(self) -> Timestamp:
+        stamp = Timestamp()
+        stamp.FromDatetime(self._clock.now())
+        return stamp
+
+
+def bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:
+    """The port it listens on. Raises SetupError when the address cannot be had."""
+    try:
+        port = server.add_secure_port(listen, credentials.for_server())
+    except RuntimeError as error:
+        raise SetupError(PORT_TAKEN, address=listen) from error
+    if port == 0:
+        raise SetupError(PORT_TAKEN, address=listen)
+    return port

@@ -1,0 +1,338 @@
+"""The session protocol of both ends as pure state machines: no I/O, time handed in, effects handed out.
+
+A session is one stream. The node opens it with Hello; the control plane answers Welcome and then offers
+configuration, one offer at a time; the node reports what became of it. Nonces die with the stream, revisions do not.
+Source: DESIGN section 5.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.errors import DeadlineError, FaosError, InvalidError, UnavailableError, define
+from tunnel.errors import FRAME_UNEXPECTED, HEARTBEAT_MISSED
+
+PROTOCOL = 1
+HELLO_DEADLINE_S = 15.0
+MISSED_HEARTBEATS = 3
+OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long may be offered it again
+
+TERMINAL = frozenset({tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK})
+REFUSALS = TERMINAL - {tunnel.APPLY_STATE_HEALTHY}
+
+DRAINING = define(
+    "session.draining",
+    what="The control plane is about to stop.",
+    why="It asked its nodes to go elsewhere or to come back later.",
+    next_step="Nothing to do: the node dials again by itself.",
+)
+
+
+class Phase(StrEnum):
+    GREETING = "greeting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a node shall run."""
+
+    revision: int
+    manifest_sha256: bytes
+    kinds: frozenset[int] = frozenset()  # of faos.resource.v1.Kind, that occur in it
+
+
+# Effects of the control plane's side.
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Send Welcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Send a ConfigOffer for this target under this nonce."""
+
+    target: Target
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """The node cannot parse these kinds, so nothing is offered."""
+
+    target: Target
+    kinds: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Make durable what the node said."""
+
+    status: tunnel.ApplyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The node lives; what its heartbeat said."""
+
+    heartbeat: tunnel.NodeHeartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Send a heartbeat with this sequence."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the stream."""
+
+    error: FaosError
+    retry_after_s: float = 0.0
+
+
+CloudEffect = Greet | Offer | HeldBack | Record | Progress | Beat | Close
+
+
+@dataclass(slots=True)
+class _InFlight:
+    nonce: bytes
+    revision: int
+    heard_at_s: float
+
+
+@dataclass(slots=True)
+class CloudSession:
+    """The control plane's side of one stream.
+
+    Call `receive` for each frame, `desire` when the target changes, `tick` about once a second; perform the
+    effects in order. After a Close effect the machine accepts nothing more.
+    """
+
+    session_id: bytes  # random: makes nonces of different streams differ
+    heartbeat_s: float
+    opened_at_s: float
+    refused: frozenset[int] = frozenset()  # revisions that this node refused before; parked until content changes
+    target: Target | None = None
+    phase: Phase = Phase.GREETING
+    hello: tunnel.Hello = field(default_factory=tunnel.Hello)
+    _running: int = 0
+    _quarantined: frozenset[bytes] = frozenset()
+    _in_flight: _InFlight | None = None
+    _heard_at_s: float = 0.0
+    _beat_at_s: float = 0.0
+    _beats: int = 0
+    _offers: int = 0
+    _held_back: Target | None = None
+
+    def __post_init__(self) -> None:
+        self._heard_at_s = self._beat_at_s = self.opened_at_s
+
+    def receive(self, frame: tunnel.NodeFrame, now_s: float) -> list[CloudEffect]:
+        if self.phase is Phase.CLOSED:
+            return []
+        self._heard_at_s = now_s
+        kind = frame.WhichOneof("frame")
+        if (self.phase is Phase.GREETING) != (kind == "hello"):
+            return self._close(_unexpected(kind, "hello" if self.phase is Phase.GREETING else "status or heartbeat"))
+        match kind:
+            case "hello":
+                return self._greet(frame.hello, now_s)
+            case "apply_status":
+                return self._reported(frame.apply_status, now_s)
+            case "heartbeat":
+                return [Progress(frame.heartbeat)]
+            case _:
+                return self._close(_unexpected(kind, "status or heartbeat"))
+
+    def desire(self, target: Target | None, now_s: float) -> list[CloudEffect]:
+        """The target is this now."""
+        self.target = target
+        return self._next_offer(now_s)
+
+    def tick(self, now_s: float) -> list[CloudEffect]:
+        if self.phase is Phase.CLOSED:
+            return []
+        limit_s = HELLO_DEADLINE_S if self.phase is Phase.GREETING else MISSED_HEARTBEATS * self.heartbeat_s
+        if now_s - self._heard_at_s > limit_s:
+            return self._close(_silent(now_s - self._heard_at_s, self.heartbeat_s))
+        return self._beat(now_s) + self._retry_silent_offer(now_s)
+
+    def _greet(self, hello: tunnel.Hello, now_s: float) -> list[CloudEffect]:
+        self.phase, self.hello = Phase.OPEN, hello
+        self._learn(hello.config)
+        return [Greet(), *self._next_offer(now_s)]
+
+    def _reported(self, status: tunnel.ApplyStatus, now_s: float) -> list[CloudEffect]:
+        offer = self._in_flight
+        if offer is None or status.nonce != offer.nonce:
+            return []  # about an offer that this stream no longer waits for
+        self._learn(status.config)
+        offer.heard_at_s = now_s
+        if status.state not in TERMINAL:
+            return [Record(status)]
+        self._in_flight = None
+        if status.state in REFUSALS:
+            self.refused |= {offer.revision}
+        return [Record(status), *self._next_offer(now_s)]
+
+    def _learn(self, config: tunnel.ConfigFacts) -> None:
+        self._running = config.running_revision
+        self._quarantined = frozenset(config.quarantined_manifest_sha256)
+
+    def _next_offer(self, now_s: float) -> list[CloudEffect]:
+        target = self.target
+        if self.phase is not Phase.OPEN or self._in_flight or target is None or self._settled(target):
+            return []
+        if unknown := target.kinds - frozenset(self.hello.kinds):
+            return self._hold_back(target, unknown)
+        self._offers += 1
+        nonce = self.session_id + self._offers.to_bytes(4)
+        self._in_flight = _InFlight(nonce, target.revision, now_s)
+        return [Offer(target, nonce)]
+
+    def _settled(self, target: Target) -> bool:
+        """Runs already, or was refused: parked until the content changes."""
+        parked = target.revision in self.refused or target.manifest_sha256 in self._quarantined
+        return self._running == target.revision or parked
+
+    def _hold_back(self, target: Target, kinds: frozenset[int]) -> list[CloudEffect]:
+        if self._held_back == target:
+            return []
+        self._held_back = target
+        return [HeldBack(target, kinds)]
+
+    def _retry_silent_offer(self, now_s: float) -> list[CloudEffect]:
+        if self._in_flight and now_s - self._in_flight.heard_at_s > OFFER_SILENCE_S:
+            self._in_flight = None
+            return self._next_offer(now_s)
+        return []
+
+    def _beat(self, now_s: float) -> list[CloudEffect]:
+        if self.phase is not Phase.OPEN or now_s - self._beat_at_s < self.heartbeat_s:
+            return []
+        self._beat_at_s = now_s
+        self._beats += 1
+        return [Beat(self._beats)]
+
+    def _close(self, error: FaosError) -> list[CloudEffect]:
+        self.phase = Phase.CLOSED
+        return [Close(error)]
+
+
+# Effects of the node's side.
+
+
+@dataclass(frozen=True, slots=True)
+class SendHello:
+    """Send Hello."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendStatus:
+    status: tunnel.ApplyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SendHeartbeat:
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The link is up."""
+
+    welcome: tunnel.Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand this offer to the applier."""
+
+    offer: tunnel.ConfigOffer
+
+
+NodeEffect = SendHello | SendStatus | SendHeartbeat | Welcomed | Deliver | Close
+
+
+@dataclass(slots=True)
+class NodeSession:
+    """The node's side of one stream: `open` once, then `receive`, `report` and `tick` in any order."""
+
+    opened_at_s: float
+    phase: Phase = Phase.GREETING
+    heartbeat_s: float = 0.0
+    _nonces: set[bytes] = field(default_factory=set)
+    _heard_at_s: float = 0.0
+    _beat_at_s: float = 0.0
+    _beats: int = 0
+
+    def open(self) -> list[NodeEffect]:
+        self._heard_at_s = self._beat_at_s = self.opened_at_s
+        return [SendHello()]
+
+    def receive(self, frame: tunnel.CloudFrame, now_s: float) -> list[NodeEffect]:
+        if self.phase is Phase.CLOSED:
+            return []
+        self._heard_at_s = now_s
+        kind = frame.WhichOneof("frame")
+        if self.phase is Phase.GREETING:
+            return self._welcomed(frame.welcome) if kind == "welcome" else self._greeted_wrongly(frame, kind)
+        match kind:
+            case "config_offer":
+                self._nonces.add(frame.config_offer.nonce)
+                return [Deliver(frame.config_offer)]
+            case "heartbeat":
+                return []
+            case "drain":
+                return self._drained(frame.drain)
+            case _:
+                return self._close(_unexpected(kind, "offer, heartbeat or drain"))
+
+    def report(self, status: tunnel.ApplyStatus) -> Sequence[NodeEffect]:
+        """A status of an offer of another stream is not sent: its nonce died with that stream, and the next
+        Hello tells the facts."""
+        known = self.phase is Phase.OPEN and status.nonce in self._nonces
+        return [SendStatus(status)] if known else []
+
+    def tick(self, now_s: float) -> list[NodeEffect]:
+        if self.phase is Phase.CLOSED:
+            return []
+        limit_s = HELLO_DEADLINE_S if self.phase is Phase.GREETING else MISSED_HEARTBEATS * self.heartbeat_s
+        if now_s - self._heard_at_s > limit_s:
+            return self._close(_silent(now_s - self._heard_at_s, self.heartbeat_s))
+        if self.phase is Phase.OPEN and now_s - self._beat_at_s >= self.heartbeat_s:
+            self._beat_at_s = now_s
+            self._beats += 1
+            return [SendHeartbeat(self._beats)]
+        return []
+
+    def _welcomed(self, welcome: tunnel.Welcome) -> list[NodeEffect]:
+        self.phase = Phase.OPEN
+        self.heartbeat_s = max(1.0, float(welcome.heartbeat_seconds))
+        return [Welcomed(welcome)]
+
+    def _greeted_wrongly(self, frame: tunnel.CloudFrame, kind: str | None) -> list[NodeEffect]:
+        return self._drained(frame.drain) if kind == "drain" else self._close(_unexpected(kind, "welcome"))
+
+    def _drained(self, drain: tunnel.Drain) -> list[NodeEffect]:
+        self.phase = Phase.CLOSED
+        return [Close(UnavailableError(DRAINING), float(drain.retry_after_seconds))]
+
+    def _close(self, error: FaosError) -> list[NodeEffect]:
+        self.phase = Phase.CLOSED
+        return [Close(error)]
+
+
+def _unexpected(kind: str | None, expected: str) -> InvalidError:
+    return InvalidError(FRAME_UNEXPECTED, frame=kind or "an unknown frame", expected=expected)
+
+
+def _silent(silent_s: float, interval_s: float) -> DeadlineError:
+    return DeadlineError(HEARTBEAT_MISSED, silent_s=round(silent_s), interval_s=round(interval_s))
