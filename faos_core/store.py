@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -89,6 +90,9 @@ class Dialect(Protocol):
     def engine(self, *, pool_size: int, writable: bool) -> sa.Engine:
         """An engine whose transactions are durable at commit, or read-only snapshots."""
 
+    def purge(self, engine: sa.Engine) -> bool:
+        """Remove deleted content from every file; whether that could be finished."""
+
     def explain(self, error: BaseException) -> FaosError | None:
         """What a driver's error means to us; None for one that is the caller's own (a constraint, bad SQL)."""
 
@@ -118,6 +122,12 @@ class SQLiteDialect:
         sa.event.listen(engine, "connect", set_pragmas if writable else set_reader_pragmas)
         sa.event.listen(engine, "begin", begin_immediate if writable else begin_deferred)
         return engine
+
+    def purge(self, engine: sa.Engine) -> bool:
+        """Pages are zeroed where they are deleted from (secure_delete); older copies of them stand in the WAL."""
+        with closing(engine.raw_connection()) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def explain(self, error: BaseException) -> FaosError | None:
         origin = error.orig if isinstance(error, DBAPIError) else error
@@ -270,6 +280,14 @@ class Store:
             outcome = await self._loop.run_in_executor(self._readers, self._snapshot, fn)
         return outcome.unwrap()
 
+    async def purge(self) -> None:
+        """Remove what was deleted before this call from every file of the database.
+
+        Raises UnavailableError (store.unavailable) when a long read of the old state prevents it: call again.
+        """
+        self._check_open()
+        (await self._loop.run_in_executor(self._writer, self._purge)).unwrap()
+
     def _check_open(self) -> None:
         if not self._open:
             raise UnavailableError(CLOSED, database=self._dialect.database)
@@ -342,6 +360,15 @@ class Store:
             with self._write_engine.begin():
                 return Outcome(None)
         except (FaosError, SQLAlchemyError, sqlite3.Error) as error:
+            return Outcome(error=self._explained(error))
+
+    def _purge(self) -> Outcome[None]:
+        """In the writer thread, between batches."""
+        try:
+            if self._dialect.purge(self._write_engine):
+                return Outcome(None)
+            return Outcome(error=UnavailableError(UNAVAILABLE, database=self._dialect.database))
+        except (SQLAlchemyError, sqlite3.Error) as error:
             return Outcome(error=self._explained(error))
 
     def _explained(self, error: BaseException) -> BaseException:
