@@ -1,0 +1,15 @@
+"""Bringing a database to this version's schema."""
+
+from pathlib import Path
+
+from faos_core.store import migrate
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate_schema(url: str) -> None:
+    """Create or upgrade the control plane's tables, in one transaction. Blocks: call in a thread, before the store.
+
+    Raises: what `faos_core.store.migrate` raises.
+    """
+    migrate(url, MIGRATIONS)
