@@ -1,0 +1,117 @@
+"""The audit log: a record goes into the transaction of what it records, so there is neither without the other.
+
+Each leaf is the RFC 6962 leaf hash over its record and the leaf before, so that no record can be changed, removed
+or put in unnoticed. Cutting the end off is noticed only by whoever kept a later leaf.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from control_plane.audit.errors import CHAIN_BROKEN
+from control_plane.audit.models import DONE, AuditRecord
+from control_plane.db.models import audit_records
+from control_plane.db.paging import fetch_page
+from faos_core.errors import IntegrityError
+from faos_core.merkle import leaf_hash
+from faos_core.store import Store
+
+GENESIS = bytes(32)  # the leaf before the first
+MAX_TEXT = 255  # characters of one column
+POSTGRES_LOCK = 0x6661_6F73_6175_6474  # "faosaudt": advisory lock, so that two processes cannot fork the chain
+
+
+def record(
+    connection: sa.Connection,
+    *,
+    actor: str,
+    action: str,
+    tenant: str,
+    target: str,
+    outcome: str = DONE,
+    at: datetime | None = None,
+) -> AuditRecord:
+    """Append within the caller's transaction: when this raises, or the transaction fails, nothing was done.
+
+    at: aware; None means now. Text beyond 255 characters is cut.
+    """
+    sequence, previous = _head(connection)
+    texts = {name: text[:MAX_TEXT] for name, text in (("actor", actor), ("tenant", tenant), ("target", target))}
+    entry = AuditRecord(sequence + 1, at or datetime.now(UTC), action=action, outcome=outcome, **texts)
+    connection.execute(audit_records.insert().values(leaf_sha256=leaf_of(entry, previous), **_columns(entry)))
+    return entry
+
+
+def _head(connection: sa.Connection) -> tuple[int, bytes]:
+    """Sequence and leaf of the last record."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(POSTGRES_LOCK)))
+    columns = (audit_records.c.sequence, audit_records.c.leaf_sha256)
+    last = connection.execute(sa.select(*columns).order_by(columns[0].desc()).limit(1)).one_or_none()
+    return (last.sequence, last.leaf_sha256) if last else (0, GENESIS)
+
+
+def leaf_of(entry: AuditRecord, previous: bytes) -> bytes:
+    """The leaf hash of a record that follows the leaf `previous`; what an offline verifier computes."""
+    fields = _columns(entry) | {"at": entry.at.astimezone(UTC).isoformat(timespec="microseconds")}
+    body = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return leaf_hash(previous + body.encode())
+
+
+def _columns(entry: AuditRecord) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in AuditRecord.__slots__}
+
+
+def verify(connection: sa.Connection) -> int:
+    """How many records there are, all of which hold. Raises IntegrityError at the first that does not."""
+    previous, sequence = GENESIS, 0
+    for row in connection.execute(sa.select(audit_records).order_by(audit_records.c.sequence)):
+        sequence += 1
+        if row.sequence != sequence or row.leaf_sha256 != leaf_of(_entry(row), previous):
+            raise IntegrityError(CHAIN_BROKEN, sequence=sequence)
+        previous = row.leaf_sha256
+    return sequence
+
+
+def _entry(row: Row[Any]) -> AuditRecord:
+    return AuditRecord(**{name: row._mapping[name] for name in AuditRecord.__slots__})
+
+
+class AuditService:
+    """The audit log, from outside a mutation."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def record(self, *, actor: str, action: str, tenant: str, target: str, outcome: str) -> None:
+        """Record what was refused or failed, in a transaction of its own."""
+        await self._store.write(
+            lambda connection: record(
+                connection, actor=actor, action=action, tenant=tenant, target=target, outcome=outcome
+            )
+        )
+
+    async def list(self, tenant: str, *, page_size: int, page_token: str) -> tuple[list[AuditRecord], str]:
+        """A page of records, newest first, and the next page's token. tenant: empty means all."""
+        query = sa.select(audit_records)
+        if tenant:
+            query = query.where(audit_records.c.tenant == tenant)
+        rows, next_page_token = await self._store.read(
+            lambda connection: fetch_page(
+                connection,
+                query,
+                keys=[audit_records.c.sequence],
+                scope=f"audit/{tenant}",
+                page_size=page_size,
+                page_token=page_token,
+                newest_first=True,
+            )
+        )
+        return [_entry(row) for row in rows], next_page_token
+
+    async def verify(self) -> int:
+        """As `verify`, over the whole log."""
+        return await self._store.read(verify)
