@@ -1,0 +1,179 @@
+"""What the admin API needs of the areas behind it. Only app.py knows who implements these.
+
+`actor` is who asks, as the audit log shall name them. A mutation writes its audit record
+(control_plane.audit.service.record) in its own transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from faos.resource.v1.resource_pb2 import Kind, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, and what they may do."""
+
+    subject: str
+    permissions: frozenset[str] | None  # None means every permission
+
+    def may(self, permission: str) -> bool:
+        return self.permissions is None or permission in self.permissions
+
+
+class Authenticator(Protocol):
+    """Knows callers by their bearer token."""
+
+    async def authenticate(self, token: str) -> Caller:
+        """Raises UnauthenticatedError for a token that is not, or no longer, good."""
+
+
+class Change(Protocol):
+    """What an apply does, or would do, to one resource."""
+
+    @property
+    def kind(self) -> Kind.ValueType: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def change(self) -> int:
+        """A number of faos.admin.v1.ChangeType."""
+
+
+class Applied(Protocol):
+    """Answer of an apply."""
+
+    @property
+    def revision(self) -> int:
+        """That now stands; 0 while there is none."""
+
+    @property
+    def changes(self) -> Sequence[Change]: ...
+    @property
+    def affected_sites(self) -> Sequence[str]: ...
+
+
+class StoredResource(Protocol):
+    """A resource as it stands."""
+
+    @property
+    def resource(self) -> Resource: ...
+    @property
+    def revision(self) -> int:
+        """In which it last changed."""
+
+
+class Revision(Protocol):
+    """One immutable version of all that a tenant declares."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def author(self) -> str: ...
+    @property
+    def manifest_sha256(self) -> bytes: ...
+    @property
+    def changes(self) -> Sequence[Change]: ...
+
+
+class Violation(Protocol):
+    """One thing that is wrong with one resource."""
+
+    @property
+    def kind(self) -> Kind.ValueType: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def field_path(self) -> str:
+        """As in YAML: "spec.tools[0]"."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+@runtime_checkable
+class CarriesViolations(Protocol):
+    """The InvalidError of an apply: everything that is wrong at once."""
+
+    violations: Sequence[Violation]
+
+
+class ConfigService(Protocol):
+    """What tenants declare. Pages as in control_plane.db.paging."""
+
+    async def apply(
+        self, tenant: str, resources: Sequence[Resource], *, author: str, request_id: str, validate_only: bool
+    ) -> Applied:
+        """Raises: InvalidError with `violations` (CarriesViolations), NotFoundError (tenant)."""
+
+    async def get_resource(self, tenant: str, kind: Kind.ValueType, name: str) -> StoredResource:
+        """Raises NotFoundError."""
+
+    async def list_resources(
+        self, tenant: str, kind: Kind.ValueType, *, page_size: int, page_token: str
+    ) -> tuple[Sequence[StoredResource], str]:
+        """kind: KIND_UNSPECIFIED means every kind. Raises NotFoundError (tenant)."""
+
+    async def list_revisions(self, tenant: str, *, page_size: int, page_token: str) -> tuple[Sequence[Revision], str]:
+        """Newest first. Raises NotFoundError (tenant)."""
+
+    async def get_revision(self, tenant: str, number: int) -> Revision:
+        """Raises NotFoundError."""
+
+
+class JoinToken(Protocol):
+    """A join token without its secret."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def used_at(self) -> datetime | None: ...
+    @property
+    def used_by_node(self) -> str | None: ...
+
+
+class JoinTokens(Protocol):
+    """Makes and lists join tokens."""
+
+    async def create(
+        self, tenant: str, site: str, *, labels: Mapping[str, str], ttl_s: int, addresses: Sequence[str], actor: str
+    ) -> tuple[JoinToken, str]:
+        """The token and its join string, which is shown this once.
+
+        ttl_s: 0 means 3600, at most 604800. addresses: empty means those of the settings.
+        Raises: NotFoundError (tenant, site), InvalidError.
+        """
+
+    async def list(self, tenant: str, *, page_size: int, page_token: str) -> tuple[Sequence[JoinToken], str]:
+        """Newest first. Raises NotFoundError (tenant)."""
+
+
+class Fleet(Protocol):
+    """What only the process that holds the sessions knows."""
+
+    def is_live(self, tenant: str, node: str) -> bool:
+        """Whether a session of the node is open and its heartbeats arrive."""
+
+    def fingerprint_words(self, public_key_sha256: bytes) -> Sequence[str]:
+        """The words that the node's own side shows."""
+
+    async def desired_revisions(self, nodes: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        """What each node (tenant, name) shall run; one that shall run nothing yet is left out."""

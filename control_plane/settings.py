@@ -1,0 +1,76 @@
+"""The control plane's settings: `control-plane.toml`, and FAOS_CP_* variables over it.
+
+deploy/control-plane.toml is the commented sample; a test loads it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from faos_core.settings import load_toml
+
+PREFIX = "FAOS_CP_"
+DATABASE_FILE = "control-plane.db"
+ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
+
+
+class LogLevel(StrEnum):
+    """Least severity that is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    LINES = "lines"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """Everything that can be set. Addresses are host:port; port 0 means a free one."""
+
+    data_dir: Path  # keys, database and admin token; only this user may read it
+    tunnel_listen: str = "0.0.0.0:7443"  # nodes come from other machines; mutual TLS guards it
+    admin_listen: str = "127.0.0.1:7444"
+    public_addresses: tuple[str, ...] = ()  # where nodes reach the tunnel; goes into join strings
+    database_url: str | None = None  # of SQLAlchemy; None means a file in data_dir
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.JSON
+
+    def __post_init__(self) -> None:
+        for name in ("tunnel_listen", "admin_listen"):
+            _check_address(name, getattr(self, name), lowest_port=0)
+        for address in self.public_addresses:
+            _check_address("public_addresses", address, lowest_port=1)
+
+    @property
+    def database(self) -> str:
+        """URL of the database that is used."""
+        return self.database_url or f"sqlite:///{self.data_dir / DATABASE_FILE}"
+
+    @property
+    def admin_token_file(self) -> Path:
+        return self.data_dir / ADMIN_TOKEN_FILE
+
+
+def load_settings(path: Path, *, environment: Mapping[str, str] | None = None) -> ControlPlaneSettings:
+    """The file with the environment over it; None means this process's. Raises SetupError by file and key."""
+    variables = os.environ if environment is None else environment
+    return load_toml(path, ControlPlaneSettings, environment=variables, prefix=PREFIX)
+
+
+def _check_address(name: str, address: str, *, lowest_port: int) -> None:
+    """Raises ValueError unless it is host:port or [IPv6]:port."""
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host_holds = bool(host.strip("[]")) and (bracketed or ":" not in host) and not any(map(str.isspace, host))
+    port_holds = port.isascii() and port.isdecimal() and lowest_port <= int(port) <= 65535
+    if not (colon and host_holds and port_holds):
+        raise ValueError(f"{name} must be host:port with a port from {lowest_port} to 65535; {address!r} is not.")
