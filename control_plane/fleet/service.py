@@ -1,0 +1,201 @@
+"""The fleet: what nodes said, durably, and what each shall run. Implements tunnel.server.Fleet."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from control_plane.db.models import node_config_status, nodes
+from control_plane.fleet.interfaces import Desired, OfferMaterial
+from control_plane.identity.errors import NODE_UNKNOWN
+from faos.resource.v1.resource_pb2 import ManifestEntry
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core import names
+from faos_core.clock import Clock
+from faos_core.errors import NotFoundError, UnauthenticatedError
+from faos_core.ids import NodeIdentity
+from faos_core.store import Store
+from tunnel.errors import BLOB_UNKNOWN
+from tunnel.session import REFUSALS, Target
+from tunnel.tls import Peer
+
+log = logging.getLogger(__name__)
+
+INLINE_BLOB_BYTES = 64 * 1024
+INLINE_OFFER_BYTES = 2 * 1024 * 1024
+
+
+class FleetService:
+    """Safe for concurrent use by any number of sessions."""
+
+    def __init__(self, store: Store, desired: Desired, clock: Clock) -> None:
+        self._store = store
+        self._desired = desired
+        self._clock = clock
+        self._labels: dict[NodeIdentity, Mapping[str, str]] = {}
+
+    async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
+        """The certificate must be the one that this node was last given. Raises UnauthenticatedError."""
+        query = sa.select(nodes.c.certificate_serial, nodes.c.site, nodes.c.labels).where(_is(identity))
+        row = await self._store.read(lambda connection: connection.execute(query).first())
+        if row is None or row.site != identity.site or row.certificate_serial != f"{peer.serial:x}":
+            raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
+        self._labels[identity] = row.labels
+
+    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello) -> frozenset[int]:
+        """Record Hello; the revisions that this node refused before."""
+        values = {
+            "last_seen_at": self._clock.now(),
+            "version": hello.node_version[:64],
+            "boot_id": hello.boot_id,
+            "epoch": hello.epoch,
+            **_facts(hello.config),
+        }
+        refused = sa.select(node_config_status.c.revision).where(
+            node_config_status.c.tenant == identity.tenant,
+            node_config_status.c.node == identity.node,
+            node_config_status.c.state.in_(REFUSALS),
+        )
+
+        def write(connection: sa.Connection) -> frozenset[int]:
+            connection.execute(sa.update(nodes).where(_is(identity)).values(values))
+            _witness(connection, identity, hello.ledger_head)
+            return frozenset(connection.execute(refused).scalars())
+
+        return await self._store.write(write)
+
+    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
+        """Record what became of an offer: on the node, and in its history by revision."""
+        columns = _status(status, self._clock.now())
+        fields = {names.NODE: identity.node, names.REVISION: status.revision}
+        log.info("config.status", extra={**fields, names.STATE: tunnel.ApplyState.Name(status.state)})
+
+        def write(connection: sa.Connection) -> None:
+            on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
+            connection.execute(sa.update(nodes).where(_is(identity)).values(on_node))
+            _remember(connection, identity, status.revision, columns)
+
+        await self._store.write(write)
+
+    async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
+        values = {
+            "last_seen_at": self._clock.now(),
+            "active_runs": heartbeat.active_runs,
+            "finished_runs": heartbeat.finished_runs,
+        }
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(sa.update(nodes).where(_is(identity)).values(values))
+            _witness(connection, identity, heartbeat.ledger_head)
+
+        await self._store.write(write)
+
+    async def held_back(self, identity: NodeIdentity, target: Target, kinds: frozenset[int]) -> None:
+        """The node is too old for what it should run; shown as a refusal that names the kind."""
+        status = tunnel.ApplyStatus(revision=target.revision, state=tunnel.APPLY_STATE_REJECTED)
+        status.nack.code = tunnel.NACK_CODE_KIND_UNKNOWN
+        status.nack.failed_to_reach = tunnel.APPLY_STATE_RECEIVED
+        columns = {**_status(status, self._clock.now()), "nack_kind": min(kinds)}
+        await self._store.write(
+            lambda connection: connection.execute(sa.update(nodes).where(_is(identity)).values(columns))
+        )
+
+    async def left(self, identity: NodeIdentity) -> None:
+        self._labels.pop(identity, None)
+        values = {"last_seen_at": self._clock.now()}
+        await self._store.write(
+            lambda connection: connection.execute(sa.update(nodes).where(_is(identity)).values(values))
+        )
+
+    async def target(self, identity: NodeIdentity) -> Target | None:
+        material = await self._desired.offer_material(identity.tenant)
+        if material is None:
+            return None
+        kinds = frozenset(int(entry.kind) for entry in self._selected(identity, material))
+        return Target(material.revision, material.manifest_sha256, kinds)
+
+    async def offer(
+        self, identity: NodeIdentity, target: Target, nonce: bytes, known: frozenset[bytes]
+    ) -> tunnel.ConfigOffer:
+        """The standing revision, which may be newer than `target` by now, with the small bodies that the node lacks."""
+        material = await self._desired.offer_material(identity.tenant)
+        if material is None:
+            raise NotFoundError(BLOB_UNKNOWN, digest=target.manifest_sha256.hex())
+        offer = tunnel.ConfigOffer(
+            nonce=nonce, revision=material.revision, metadata=material.metadata, manifest=material.manifest_bytes
+        )
+        room = INLINE_OFFER_BYTES
+        for entry in self._selected(identity, material):
+            body = material.blobs[entry.sha256]
+            if entry.sha256 not in known and len(body) <= min(INLINE_BLOB_BYTES, room):
+                offer.blobs.add(sha256=entry.sha256, data=body)
+                room -= len(body)
+        return offer
+
+    async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
+        """A body of the standing revision of the node's own tenant. Raises NotFoundError."""
+        material = await self._desired.offer_material(identity.tenant)
+        if material is None or sha256 not in material.blobs:
+            raise NotFoundError(BLOB_UNKNOWN, digest=sha256.hex()[:64])
+        return material.blobs[sha256]
+
+    def _selected(self, identity: NodeIdentity, material: OfferMaterial) -> list[ManifestEntry]:
+        labels = self._labels.get(identity, {})
+        return [entry for entry in material.manifest.entries if selects(entry, labels)]
+
+
+def selects(entry: ManifestEntry, labels: Mapping[str, str]) -> bool:
+    """Whether a resource is for a node with these labels."""
+    return all(labels.get(key) == value for key, value in entry.sites.match_labels.items())
+
+
+def _is(identity: NodeIdentity) -> sa.ColumnElement[bool]:
+    return sa.and_(nodes.c.tenant == identity.tenant, nodes.c.name == identity.node)
+
+
+def _facts(config: tunnel.ConfigFacts) -> dict[str, Any]:
+    return {
+        "attempted_revision": config.attempted_revision,
+        "running_revision": config.running_revision,
+        "healthy_revision": config.healthy_revision,
+    }
+
+
+def _status(status: tunnel.ApplyStatus, at: datetime) -> dict[str, Any]:
+    refused = status.state in REFUSALS
+    nack = status.nack
+    return {
+        "state": status.state,
+        "status_at": at,
+        "nack_failed_to_reach": nack.failed_to_reach if refused else None,
+        "nack_code": nack.code if refused else None,
+        "nack_kind": nack.kind if refused else None,
+        "nack_resource_name": nack.resource_name[:63] if refused else None,
+        "nack_field_path": list(nack.field_path) if refused else None,
+    }
+
+
+def _remember(connection: sa.Connection, identity: NodeIdentity, revision: int, columns: Mapping[str, Any]) -> None:
+    """One row per revision: its newest status."""
+    table = node_config_status
+    values = {key: value for key, value in columns.items() if key != "status_at"} | {"at": columns["status_at"]}
+    here = sa.and_(table.c.tenant == identity.tenant, table.c.node == identity.node, table.c.revision == revision)
+    if connection.execute(sa.update(table).where(here).values(values)).rowcount == 0:
+        key = {"tenant": identity.tenant, "node": identity.node, "revision": revision}
+        connection.execute(sa.insert(table).values({**key, **values}))
+
+
+def _witness(connection: sa.Connection, identity: NodeIdentity, head: tunnel.LedgerHead) -> None:
+    """Keep the highest ledger head. One that is smaller, or differs at the same size, means that the site's ledger
+    was cut or rewritten: it is not stored, and a person is told."""
+    kept = connection.execute(sa.select(nodes.c.ledger_size, nodes.c.ledger_root).where(_is(identity))).one()
+    if head.size < kept.ledger_size or (
+        head.size == kept.ledger_size and head.root_sha256 != (kept.ledger_root or b"")
+    ):
+        if head.size or kept.ledger_size:
+            log.error("ledger.head_went_back", extra={names.NODE: identity.node, names.SIZE: head.size})
+        return
+    values = {"ledger_size": head.size, "ledger_root": head.root_sha256}
+    connection.execute(sa.update(nodes).where(_is(identity)).values(values))

@@ -1,0 +1,249 @@
+"""Join tokens, and what they are turned into: nodes with certificates."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from control_plane.db.models import join_tokens, nodes, sites, tenants
+from control_plane.db.paging import fetch_page
+from control_plane.identity.authority import Authority, enrolment_uri
+from control_plane.identity.errors import (
+    LABELS_MALFORMED,
+    TOKEN_EXPIRED,
+    TOKEN_UNKNOWN,
+    TOKEN_USED,
+    TTL_TOO_LONG,
+)
+from control_plane.tenants.errors import SITE_UNKNOWN
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.clock import Clock
+from faos_core.errors import ConflictError, DeniedError, InvalidError, NotFoundError
+from faos_core.ids import NAME_PATTERN, NodeIdentity, NodeName, SiteName, TenantName, new_id
+from faos_core.store import Store
+from tunnel.identity import encode_join_string, fingerprint_words, public_der
+from tunnel.tls import Peer
+
+DEFAULT_TTL_S = 3600
+MOST_TTL_S = 7 * 24 * 3600
+SITE_LABEL = "site"
+
+
+class AuditRecord(Protocol):
+    """Writes one audit row in the caller's transaction; see control_plane.audit."""
+
+    def __call__(
+        self, connection: sa.Connection, *, actor: str, action: str, tenant: str, target: str, outcome: str
+    ) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTokenRecord:
+    """A token as it may be shown: without its secret."""
+
+    id: str
+    tenant: str
+    site: str
+    labels: Mapping[str, str]
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    used_by_node: str
+
+
+class JoinTokens:
+    """Makes tokens and honours them, each once."""
+
+    def __init__(
+        self, store: Store, authority: Authority, audit: AuditRecord, clock: Clock, addresses: Sequence[str]
+    ) -> None:
+        """addresses: host:port of the tunnel as nodes reach it, where a request names none."""
+        self._store = store
+        self._authority = authority
+        self._audit = audit
+        self._clock = clock
+        self.addresses = addresses
+
+    async def create(
+        self,
+        *,
+        actor: str,
+        tenant: str,
+        site: str,
+        labels: Mapping[str, str],
+        ttl_s: int,
+        addresses: Sequence[str] = (),
+    ) -> tuple[JoinTokenRecord, str]:
+        """The record and the join string, which is not kept. Raises NotFoundError (site), InvalidError."""
+        ttl_s = _checked(labels, ttl_s)
+        secret, now = secrets.token_bytes(32), self._clock.now()
+        record = JoinTokenRecord(
+            new_id("jt"), tenant, site, dict(labels), now, now + timedelta(seconds=ttl_s), None, ""
+        )
+        root = await self._store.write(lambda connection: self._insert(connection, record, secret, actor))
+        return record, self._join_string(record, secret, root, addresses or self.addresses, ttl_s)
+
+    async def list(self, *, tenant: str, page_size: int, page_token: str) -> tuple[list[JoinTokenRecord], str]:
+        """Newest first, and the token of the next page."""
+        query = sa.select(join_tokens).where(join_tokens.c.tenant == tenant)
+        rows, next_token = await self._store.read(
+            lambda connection: fetch_page(
+                connection,
+                query,
+                keys=[join_tokens.c.id],
+                scope=f"join_tokens/{tenant}",
+                page_size=page_size,
+                page_token=page_token,
+                newest_first=True,
+            )
+        )
+        return [_record(row) for row in rows], next_token
+
+    async def enroll(self, request: tunnel.EnrollRequest, peer: Peer) -> tunnel.EnrollResponse:
+        """Turn the token into a node, once. Raises DeniedError, ConflictError, InvalidError."""
+        if peer.uri != enrolment_uri(request.token_id):
+            raise DeniedError(TOKEN_UNKNOWN)
+        return await self._store.write(lambda connection: self._enroll(connection, request))
+
+    def _insert(self, connection: sa.Connection, record: JoinTokenRecord, secret: bytes, actor: str) -> bytes:
+        """The tenant's TUF root."""
+        here = sa.select(sites).where(sites.c.tenant == record.tenant, sites.c.name == record.site)
+        if connection.execute(here).first() is None:
+            raise NotFoundError(SITE_UNKNOWN, site=record.site, tenant=record.tenant)
+        row = {
+            "id": record.id,
+            "tenant": record.tenant,
+            "site": record.site,
+            "labels": dict(record.labels),
+            "secret_sha256": hashlib.sha256(secret).digest(),
+            "created_at": record.created_at,
+            "expires_at": record.expires_at,
+        }
+        connection.execute(sa.insert(join_tokens).values(row))
+        action = "faos.admin.v1.NodeService/CreateJoinToken"
+        self._audit(connection, actor=actor, action=action, tenant=record.tenant, target=record.id, outcome="OK")
+        return _tuf_root(connection, record.tenant)
+
+    def _join_string(
+        self, record: JoinTokenRecord, secret: bytes, root: bytes, addresses: Sequence[str], ttl_s: int
+    ) -> str:
+        certificate = self._authority.enrolment_certificate(secret, record.id, timedelta(seconds=ttl_s))
+        join = tunnel.JoinString(
+            addresses=addresses,
+            ca_certificate_der=self._authority.der,
+            token_id=record.id,
+            secret=secret,
+            enrolment_certificate_der=certificate.public_bytes(Encoding.DER),
+            tuf_root_sha256=hashlib.sha256(root).digest(),
+            tenant=record.tenant,
+            site=record.site,
+        )
+        return encode_join_string(join)
+
+    def _enroll(self, connection: sa.Connection, request: tunnel.EnrollRequest) -> tunnel.EnrollResponse:
+        now = self._clock.now()
+        token = self._usable(connection, request, now)
+        node = NodeName(f"node-{secrets.token_hex(4)}")
+        identity = NodeIdentity(TenantName(token.tenant), SiteName(token.site), node)
+        certificate = self._authority.node_certificate(request.csr_der, identity)
+        labels = self._labels(connection, token)
+        connection.execute(sa.insert(nodes).values(_node_row(identity, certificate, labels, now)))
+        used = sa.update(join_tokens).where(join_tokens.c.id == token.id).values(used_at=now, used_by_node=node)
+        connection.execute(used)
+        self._audit(
+            connection,
+            actor=f"join-token/{token.id}",
+            action="faos.tunnel.v1.Enrollment/Enroll",
+            tenant=token.tenant,
+            target=node,
+            outcome="OK",
+        )
+        return self._response(identity, certificate, labels, _tuf_root(connection, token.tenant))
+
+    def _usable(self, connection: sa.Connection, request: tunnel.EnrollRequest, now: datetime) -> sa.Row[Any]:
+        token = connection.execute(sa.select(join_tokens).where(join_tokens.c.id == request.token_id)).first()
+        digest = hashlib.sha256(request.secret).digest()
+        if token is None or not hmac.compare_digest(token.secret_sha256, digest):
+            raise DeniedError(TOKEN_UNKNOWN)
+        if token.used_at:
+            raise ConflictError(TOKEN_USED, node=token.used_by_node, used_at=f"{token.used_at:%Y-%m-%d %H:%M:%S} UTC")
+        if token.expires_at <= now:
+            raise DeniedError(TOKEN_EXPIRED, expired_at=f"{token.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        return token
+
+    def _labels(self, connection: sa.Connection, token: sa.Row[Any]) -> dict[str, str]:
+        """The site's labels, the token's over them, and the site's name over both."""
+        here = sa.select(sites.c.labels).where(sites.c.tenant == token.tenant, sites.c.name == token.site)
+        return {**connection.execute(here).scalar_one(), **token.labels, SITE_LABEL: token.site}
+
+    def _response(
+        self, identity: NodeIdentity, certificate: x509.Certificate, labels: Mapping[str, str], root: bytes
+    ) -> tunnel.EnrollResponse:
+        return tunnel.EnrollResponse(
+            spiffe_id=identity.spiffe_id,
+            certificate_chain_der=[certificate.public_bytes(Encoding.DER)],
+            ca_bundle_der=[self._authority.der],
+            tuf_root=root,
+            labels=labels,
+            fingerprint_words=words_of(self._authority, certificate),
+            tenant=identity.tenant,
+            site=identity.site,
+            node=identity.node,
+        )
+
+
+def words_of(authority: Authority, certificate: x509.Certificate) -> list[str]:
+    """What both sides show after enrolment."""
+    return fingerprint_words(authority.der, public_der(certificate.public_key()))  # type: ignore[arg-type]  # P-256, ours
+
+
+def _checked(labels: Mapping[str, str], ttl_s: int) -> int:
+    """The time to live, with its default. Raises InvalidError."""
+    for label, value in labels.items():
+        if not (NAME_PATTERN.fullmatch(label) and NAME_PATTERN.fullmatch(value)) or label == SITE_LABEL:
+            raise InvalidError(LABELS_MALFORMED, label=f"{label}={value}"[:80])
+    if ttl_s > MOST_TTL_S:
+        raise InvalidError(TTL_TOO_LONG, ttl_s=ttl_s, most_s=MOST_TTL_S)
+    return ttl_s or DEFAULT_TTL_S
+
+
+def _node_row(
+    identity: NodeIdentity, certificate: x509.Certificate, labels: Mapping[str, str], now: datetime
+) -> dict[str, Any]:
+    key = public_der(certificate.public_key())  # type: ignore[arg-type]  # the authority signs P-256 keys only
+    return {
+        "tenant": identity.tenant,
+        "name": identity.node,
+        "site": identity.site,
+        "spiffe_id": identity.spiffe_id,
+        "labels": dict(labels),
+        "enrolled_at": now,
+        "public_key_sha256": hashlib.sha256(key).digest(),
+        "certificate_serial": f"{certificate.serial_number:x}",
+        "certificate_expires_at": certificate.not_valid_after_utc,
+    }
+
+
+def _tuf_root(connection: sa.Connection, tenant: str) -> bytes:
+    root: bytes = connection.execute(sa.select(tenants.c.tuf_root).where(tenants.c.name == tenant)).scalar_one()
+    return root
+
+
+def _record(row: sa.Row[Any]) -> JoinTokenRecord:
+    return JoinTokenRecord(
+        row.id,
+        row.tenant,
+        row.site,
+        row.labels,
+        row.created_at,
+        row.expires_at,
+        row.used_at,
+        row.used_by_node or "",
+    )
