@@ -1,0 +1,48 @@
+"""The registry of doors: every way out of the node. tests/arch/test_doors.py fails for an outbound client beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from data_plane.ceiling.models import DoorCeiling
+from data_plane.egress.errors import DOOR_UNKNOWN
+from faos_core.errors import DeniedError
+
+ORDER = tuple(DoorCeiling)  # lowest first; the place in it plus one is the number of the DataClass
+
+
+class DoorKind(StrEnum):
+    """What passes a door as one leaf."""
+
+    GRPC = "grpc"  # one message body
+    HTTP = "http"  # one request
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One registered outbound client."""
+
+    name: str
+    kind: DoorKind
+    opened_by: tuple[str, ...]  # modules that may construct its client
+    default_ceiling: DoorCeiling  # where site.toml does not name the door
+    highest_ceiling: DoorCeiling  # what no site.toml can exceed
+
+
+TUNNEL = Door(
+    name="tunnel",
+    kind=DoorKind.GRPC,
+    opened_by=("tunnel.client", "tunnel.enrollment"),
+    default_ceiling=DoorCeiling.IDENTIFIER,
+    highest_ceiling=DoorCeiling.IDENTIFIER,  # customer data never goes to the control plane
+)
+
+DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL,)}
+
+
+def ceiling_of(name: str, site: Mapping[str, DoorCeiling]) -> DoorCeiling:
+    """Highest class that may pass: what the site says, never above what the door can have. Raises DeniedError."""
+    if name not in DOORS:
+        raise DeniedError(DOOR_UNKNOWN, door=name)
+    door = DOORS[name]
+    return min(site.get(name, door.default_ceiling), door.highest_ceiling, key=ORDER.index)

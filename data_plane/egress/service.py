@@ -1,0 +1,39 @@
+"""The node's egress side, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_plane.ceiling.models import Ceiling
+from data_plane.egress.gate import EgressGate
+from data_plane.egress.identifiers import KnownIdentifiers
+from data_plane.egress.ledger import Ledger, open_ledger
+from faos_core.clock import Clock, SystemClock
+
+LEDGER_FOLDER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """What the composition root hands around."""
+
+    gate: EgressGate
+    identifiers: KnownIdentifiers
+    ledger: Ledger
+
+
+def ledger_folder(data_dir: Path) -> Path:
+    return data_dir / LEDGER_FOLDER
+
+
+@asynccontextmanager
+async def open_egress(data_dir: Path, ceiling: Ceiling, *, clock: Clock | None = None) -> AsyncIterator[Egress]:
+    """Gate over the ledger of a node. Leave it after everything that sends has stopped.
+
+    Raises: ConflictError (another node writes this ledger), IntegrityError (the ledger is damaged), StopError.
+    """
+    identifiers = KnownIdentifiers()
+    async with open_ledger(ledger_folder(data_dir)) as ledger:
+        gate = EgressGate(ledger, identifiers, doors=ceiling.doors, clock=clock or SystemClock())
+        yield Egress(gate, identifiers, ledger)
