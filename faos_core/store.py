@@ -62,7 +62,7 @@ CLOSED = define(
 TRANSACTION_ENDED = define(
     "store.transaction_ended",
     what="A write to {database} ended the transaction that it shares with others.",
-    why="This is a defect of FAOS. Nothing of that batch counts as written.",
+    why="This is a defect of FAOS. What of that batch was written is not known.",
     next_step="Report it, with the log.",
 )
 URL_UNSUPPORTED = define(
@@ -328,7 +328,7 @@ class Store:
                 return [self._attempt(work, connection) for work in batch]
         except BatchLostError as lost:
             cause = lost.__cause__ or lost
-        except SQLAlchemyError as error:
+        except BaseException as error:  # noqa: BLE001  (a supervisor: every waiter gets an answer)
             cause = error
         return [Outcome(error=self._lost(cause)) for _ in batch]
 
