@@ -1,0 +1,58 @@
+# FAOS Hybrid. A newcomer needs two of these: `make up` and `make test`.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+SHELL := /bin/bash
+
+UV   := .cache/uv/bin/uv
+BIN  := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.cache/bin:$(PATH)
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+up: .venv/embedded.stamp ## Everything on this machine, from nothing to an agent's answers (ONCE=1: then stop)
+	@$(BIN)/faos up $(if $(ONCE),--once) $(ARGS)
+
+test: .venv/dev.stamp parts ## All tests; names the servers it did without (FAOS_TEST_REQUIRE=all: fails instead)
+	@$(BIN)/pytest -n $(or $(WORKERS),2) --dist worksteal $(ARGS)
+
+check: .venv/dev.stamp lint test ## Format, lint, types, imports, protos, tests
+
+lint: .venv/dev.stamp ## All of check but the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+	$(BIN)/python scripts/generate_stubs.py --check
+
+format: .venv/dev.stamp ## Rewrite the code in our format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: .venv/dev.stamp ## Generate the stubs from the .proto files
+	$(BIN)/python scripts/generate_stubs.py
+
+bench: .venv/dev.stamp parts ## Benchmarks: a table and JSON under benchmarks/results/
+	@$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+parts: .venv/dev.stamp ## The real parts that tests use and that need no root
+	@scripts/provision.sh user
+
+lock: .venv/dev.stamp ## Resolve the dependencies anew
+	scripts/lock.sh
+
+clean: ## Remove environments, caches and what `make up` left
+	rm -rf .venv .cache .faos
+
+# Python 3.11+ → an environment with pip in it → uv by hash → everything else by hash.
+$(UV): requirements/uv.lock
+	@scripts/bootstrap.sh
+
+.venv/embedded.stamp: $(UV) requirements/embedded.lock pyproject.toml
+	@scripts/install.sh embedded
+
+.venv/dev.stamp: $(UV) requirements/dev.lock pyproject.toml
+	@scripts/install.sh dev
+
+.PHONY: help up test check lint format proto bench parts lock clean

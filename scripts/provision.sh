@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Real parts for the tests. `user`: what needs no root. `all`: Debian packages too (root), and what Go builds.
+# Idempotent; one clear line for each part that cannot be had. What is here is found by tests/parts.py.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+which=${1:-user}
+uv=.cache/uv/bin/uv
+without() { echo "· tests will do without $1: $2"; }
+
+mcp_server_time() {
+    [ -x .cache/tools/mcp-server-time/bin/mcp-server-time ] && return
+    "$uv" venv --quiet --python .venv/bin/python .cache/tools/mcp-server-time &&
+        "$uv" pip install --quiet --python .cache/tools/mcp-server-time/bin/python \
+            --require-hashes -r requirements/mcp-server-time.lock ||
+        without mcp-server-time "the package index did not answer"
+}
+
+models() {
+    .venv/bin/python -m faos_cli model fetch --quiet || without "the local model" "it could not be fetched (see above)"
+}
+
+debian_packages() {
+    local wanted=() package
+    for package in bubblewrap iproute2 util-linux; do
+        dpkg -s "$package" >/dev/null 2>&1 || wanted+=("$package")
+    done
+    [ ${#wanted[@]} -eq 0 ] && return
+    if [ "$(id -u)" != 0 ]; then
+        without "${wanted[*]}" "install them as root: apt-get install ${wanted[*]}"
+        return
+    fi
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${wanted[@]}" >/dev/null ||
+        without "${wanted[*]}" "apt-get failed"
+}
+
+grpcurl() {
+    command -v grpcurl >/dev/null || [ -x .cache/bin/grpcurl ] && return
+    command -v go >/dev/null || { without grpcurl "there is no Go here to build it"; return; }
+    GOBIN=$PWD/.cache/bin GOFLAGS=-modcacherw go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 2>/dev/null ||
+        without grpcurl "the Go build failed"
+}
+
+mcp_server_time
+models
+if [ "$which" = all ]; then
+    debian_packages
+    grpcurl
+fi
+exit 0
