@@ -1,11 +1,12 @@
-"""What the local API needs from runs."""
+"""What the local API needs from runs, and what runs need from the node."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from data_plane.link.interfaces import Configuration
+from data_plane.models.interfaces import ModelRuntime
 from faos.site.v1 import site_pb2 as site
-
 from faos_core.ids import RunId
 
 
@@ -37,3 +38,17 @@ class RunService(Protocol):
         """Take up every run that a crash cut off; how many. Called once after the first activation."""
 
     def counts(self) -> RunCounts: ...
+
+
+class LoadedModels(Protocol):
+    """The models of the running configuration."""
+
+    def runtime(self, name: str) -> ModelRuntime:
+        """The loaded Model of this name. Raises NotFoundError."""
+
+
+class RunningConfiguration(Protocol):
+    """The part of `Activation` that runs look at."""
+
+    def running(self) -> Configuration:
+        """The active configuration; an empty one of revision 0 before the first."""

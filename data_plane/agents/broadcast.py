@@ -1,0 +1,113 @@
+"""Live events of runs to whoever watches them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from faos.site.v1 import site_pb2 as site
+from faos_core.errors import FaosError
+from faos_core.ids import RunId
+
+DELTAS_WAITING = 256
+
+
+class Watcher:
+    """One watcher's queue. At most `DELTAS_WAITING` events wait before text deltas are dropped: a slow watcher
+    loses deltas, never steps (their number is bounded by the run's limits, and the finished step has the whole
+    text). `lost_deltas` counts them."""
+
+    def __init__(self) -> None:
+        self._events: deque[site.RunEvent] = deque()
+        self._changed = asyncio.Event()
+        self._closed: FaosError | None = None
+        self.lost_deltas = 0
+
+    def put(self, event: site.RunEvent) -> None:
+        if event.HasField("text_delta") and len(self._events) >= DELTAS_WAITING:
+            self.lost_deltas += 1
+            return
+        self._events.append(event)
+        self._changed.set()
+
+    def close(self, error: FaosError) -> None:
+        """End the stream with this error after what is queued."""
+        self._closed = error
+        self._changed.set()
+
+    async def events(self) -> AsyncIterator[site.RunEvent]:
+        """Events as they come, for ever. Raises what `close` was given."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._closed:
+                raise self._closed
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@dataclass(slots=True)
+class Channel:
+    """The watchers of one run, and the text of its step in progress, for those who come late."""
+
+    watchers: list[Watcher] = field(default_factory=list)
+    live: bool = False  # the run is in progress in this process
+    sequence: int = 0  # of the step that the text belongs to
+    text: list[str] = field(default_factory=list)
+
+
+class Broadcast:
+    """All channels of a node. Events are only made when somebody watches."""
+
+    def __init__(self) -> None:
+        self._channels: dict[RunId, Channel] = {}
+
+    def open(self, run_id: RunId) -> None:
+        """The run is in progress here."""
+        self._channels.setdefault(run_id, Channel()).live = True
+
+    def subscribe(self, run_id: RunId) -> tuple[Watcher, int, str]:
+        """Watch from now on. Also: the sequence of the step in progress, and the text that it has so far."""
+        channel = self._channels.setdefault(run_id, Channel())
+        watcher = Watcher()
+        channel.watchers.append(watcher)
+        return watcher, channel.sequence, "".join(channel.text)
+
+    def unsubscribe(self, run_id: RunId, watcher: Watcher) -> None:
+        channel = self._channels.get(run_id)
+        if channel is None or watcher not in channel.watchers:
+            return
+        channel.watchers.remove(watcher)
+        if not channel.watchers and not channel.live:
+            del self._channels[run_id]
+
+    def publish(self, run_id: RunId, make: Callable[[], site.RunEvent]) -> None:
+        """A durable event. Ends the text of the step before."""
+        if channel := self._channels.get(run_id):
+            channel.text.clear()
+            _deliver(channel, make)
+
+    def delta(self, run_id: RunId, sequence: int, text: str, make: Callable[[], site.RunEvent]) -> None:
+        """A piece of the text of the step in progress."""
+        if channel := self._channels.get(run_id):
+            channel.sequence = sequence
+            channel.text.append(text)
+            _deliver(channel, make)
+
+    def close(self, run_id: RunId, error: FaosError | None = None) -> None:
+        """The run is no longer in progress here; with an error, its watchers are sent away with it."""
+        channel = self._channels.pop(run_id, None)
+        if channel and error:
+            for watcher in channel.watchers:
+                watcher.close(error)
+
+    def close_all(self, error: FaosError) -> None:
+        for run_id in list(self._channels):
+            self.close(run_id, error)
+
+
+def _deliver(channel: Channel, make: Callable[[], site.RunEvent]) -> None:
+    if channel.watchers:
+        event = make()
+        for watcher in channel.watchers:
+            watcher.put(event)

@@ -1,0 +1,88 @@
+"""One run, from a begun step to its end: `decide` says what, `Performer` does, `Journal` keeps."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data_plane.agents import events
+from data_plane.agents.broadcast import Broadcast
+from data_plane.agents.errors import SECONDS_EXHAUSTED
+from data_plane.agents.events import RunRecord
+from data_plane.agents.journal import Journal, OpenRun
+from data_plane.agents.loop import decide
+from data_plane.agents.perform import Performer
+from data_plane.agents.plan import Plan
+from data_plane.agents.steps import Ending, RecordedStep, StepOutcome, StepRequest
+from faos_core.clock import Clock
+
+
+class RunDriver:
+    """Drives runs; one instance for all of them."""
+
+    def __init__(self, journal: Journal, performer: Performer, broadcast: Broadcast, clock: Clock) -> None:
+        self._journal = journal
+        self._performer = performer
+        self._broadcast = broadcast
+        self._clock = clock
+
+    async def drive(
+        self, open_run: OpenRun, plan: Plan, revision: int, history: Sequence[RecordedStep], begun: RecordedStep
+    ) -> None:
+        """From a begun step to the end of the run. history: the recorded steps before it.
+
+        revision: of the plan; a step begun under another one than the run's says so. Cancelling leaves the run as a
+        crash would: `begun` is taken up again later. Raises: as the Journal.
+        """
+        recorded, step = list(history), begun
+        while True:
+            recorded.append(await self._do(open_run, plan, step))
+            decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run))
+            then = marked(decision, revision, open_run.run)
+            following = await self._journal.record_step(open_run, recorded[-1], then=then)
+            self._publish_finished(open_run, recorded[-1])
+            if isinstance(following, RunRecord):
+                self.publish_ended(following, step_count=len(recorded))
+                return
+            step = following
+            self.publish_begun(open_run, step)
+
+    async def _do(self, open_run: OpenRun, plan: Plan, step: RecordedStep) -> RecordedStep:
+        left_s = max(0.0, plan.bounds.seconds - self._elapsed_s(open_run.run))
+        outcome = StepOutcome({}, SECONDS_EXHAUSTED.code)
+        try:
+            async with asyncio.timeout(left_s) as limit:
+                outcome = await self._performer.perform(
+                    plan.agent,
+                    step.request,
+                    idempotency_key=step.idempotency_key,
+                    on_delta=lambda text: self._publish_delta(open_run, step.sequence, text),
+                )
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        return replace(step, outcome=outcome, finished_at=self._clock.now())
+
+    def _elapsed_s(self, run: RunRecord) -> float:
+        return (self._clock.now() - run.started_at).total_seconds()
+
+    def publish_begun(self, open_run: OpenRun, step: RecordedStep) -> None:
+        run_id = open_run.run.run_id
+        self._broadcast.publish(run_id, lambda: events.step_started(run_id, step))
+
+    def publish_ended(self, run: RunRecord, *, step_count: int) -> None:
+        self._broadcast.publish(run.run_id, lambda: events.run_finished(run, step_count=step_count))
+
+    def _publish_finished(self, open_run: OpenRun, step: RecordedStep) -> None:
+        run_id = open_run.run.run_id
+        self._broadcast.publish(run_id, lambda: events.step_finished(run_id, step))
+
+    def _publish_delta(self, open_run: OpenRun, sequence: int, text: str) -> None:
+        run_id, now = open_run.run.run_id, self._clock.now
+        self._broadcast.delta(run_id, sequence, text, lambda: events.text_delta(run_id, sequence, text, now()))
+
+
+def marked(decision: StepRequest | Ending, revision: int, run: RunRecord) -> StepRequest | Ending:
+    """A step under another revision than its run's says so in its request."""
+    if isinstance(decision, Ending) or revision == run.revision:
+        return decision
+    return replace(decision, body=decision.body | {"revision": revision})
