@@ -125,9 +125,15 @@ class Turn:
         try:
             server.handle_chat_completions(self._request, self._receive)
         except (RuntimeError, ValueError) as error:
-            self._send(UnavailableError(errors.FAILED, reason=type(error).__name__))
+            self._send(self._refusal(error))
         if not self._ended and not self.stopped.is_set():
             self._send(UnavailableError(errors.FAILED, reason="it ended early"))
+
+    def _refusal(self, error: Exception) -> FaosError:
+        """The library raises ValueError for a schema that it cannot compile, before it generates."""
+        if isinstance(error, ValueError) and "response_format" in self._request:
+            return InvalidError(errors.SCHEMA_UNUSABLE)
+        return UnavailableError(errors.FAILED, reason=type(error).__name__)
 
     def _receive(self, chunk: dict[str, Any]) -> bool:
         """One chunk of the stream; true stops the generation. Must not raise: the library would go on without us."""
@@ -176,15 +182,18 @@ def request_of(
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
     }
-    return request if json_schema is None else request | {"grammar": grammar_of(json_schema)}
+    return request if json_schema is None else request | {"response_format": response_format_of(json_schema)}
 
 
-def grammar_of(json_schema: Mapping[str, Any]) -> str:
-    """Raises InvalidError for a schema that is none; what only the library can tell, it tells before it generates."""
+def response_format_of(json_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The library compiles it before it generates, and refuses what is no schema. (Its other way in, a grammar made
+    beforehand, answers unconstrained when that does not compile.) Keywords that a grammar cannot express, `not` and
+    unanchored `pattern`, it leaves out: whoever acts on the text validates it."""
     try:
-        return str(xllamacpp.json_schema_to_grammar(json.loads(json.dumps(json_schema))))
-    except (RuntimeError, TypeError, ValueError) as error:
+        schema = json.loads(json.dumps(json_schema))
+    except (TypeError, ValueError) as error:
         raise InvalidError(errors.SCHEMA_UNUSABLE) from error
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
 def error_of(error: Mapping[str, Any], context_tokens: int) -> FaosError:
@@ -193,8 +202,6 @@ def error_of(error: Mapping[str, Any], context_tokens: int) -> FaosError:
         return LimitError(
             errors.CONTEXT_EXCEEDED, input_tokens=error.get("n_prompt_tokens"), context_tokens=context_tokens
         )
-    if "grammar" in str(error.get("message")):
-        return InvalidError(errors.SCHEMA_UNUSABLE)
     return UnavailableError(errors.FAILED, reason=f"code {error.get('code')}")
 
 
