@@ -70,14 +70,12 @@ async def erase_subject(store: Store, keys: KeyRing, subject: str) -> None:
     if not subject:
         raise InvalidError(SUBJECT_EMPTY)
     erased = Subject(subject, keys.subject_index(subject))
-    destroyed = await store.write(lambda connection: erase_in(connection, keys, erased))
-    if destroyed:
-        keys.forget(destroyed)
+    await store.write(lambda connection: erase_in(connection, keys, erased))
     await store.purge()
 
 
-def erase_in(connection: sa.Connection, keys: KeyRing, subject: Subject) -> bytes | None:
-    """The part of `erase_subject` inside the transaction; the id of the key that it destroyed."""
+def erase_in(connection: sa.Connection, keys: KeyRing, subject: Subject) -> None:
+    """The part of `erase_subject` inside the transaction."""
     for erasable in ERASABLES.values():
         erasable.erase(connection, subject)
-    return keys.destroy(connection, subject.name)
+    keys.destroy(connection, subject.name)

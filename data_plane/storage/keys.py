@@ -130,7 +130,7 @@ class KeyRing:
         self._site_key = site_key
         self.tenant = tenant
         self._cached: dict[bytes, DataKey] = {}
-        self._destroyed: set[bytes] = set()
+        self._uncached: set[bytes] = set()  # destroyed, or almost: each use asks its own snapshot
 
     def subject_index(self, subject: str) -> bytes:
         return self._site_key.subject_index(self.tenant, subject)
@@ -148,24 +148,18 @@ class KeyRing:
         if key := self._cached.get(key_id):
             return key
         found = connection.execute(SELECT_BY_ID, {"tenant": self.tenant, "id": key_id}).first()
-        if not found or key_id in self._destroyed:
+        if not found:
             return None
         return self._remember(self._unwrap(key_id, found.wrapped_key))
 
-    def destroy(self, connection: sa.Connection, subject: str) -> bytes | None:
-        """Delete the subject's key and return its id, for `forget` once that is durable; None without a key."""
+    def destroy(self, connection: sa.Connection, subject: str) -> None:
+        """Delete the subject's key, in this transaction, and never keep it in memory again."""
         index = self.subject_index(subject)
         found = connection.execute(SELECT_BY_SUBJECT, {"tenant": self.tenant, "index": index}).first()
-        if not found:
-            return None
-        connection.execute(data_keys.delete().where(data_keys.c.id == found.id))
-        key_id: bytes = found.id
-        return key_id
-
-    def forget(self, key_id: bytes) -> None:
-        """Never use the key again, whatever an older snapshot still shows."""
-        self._destroyed.add(key_id)
-        self._cached.pop(key_id, None)
+        if found:
+            self._uncached.add(found.id)
+            self._cached.pop(found.id, None)
+            connection.execute(data_keys.delete().where(data_keys.c.id == found.id))
 
     def _create(self, connection: sa.Connection, index: bytes) -> DataKey:
         key = DataKey(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(32))
@@ -190,7 +184,7 @@ class KeyRing:
         if len(self._cached) >= self.CACHED_KEYS:
             self._cached.clear()
         self._cached[key.id] = key
-        if key.id in self._destroyed:
+        if key.id in self._uncached:  # looked at last: another thread may be destroying it right now
             self._cached.pop(key.id, None)
         return key
 
