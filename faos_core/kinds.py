@@ -23,7 +23,7 @@ Specification = (
 
 SPEC = "spec"
 STRUCT = "google.protobuf.Struct"
-STEP = re.compile(r"(\w+)(?:\[([^\]]*)\])?")  # name, and an index or a map's key
+STEP = re.compile(r"(\w+)(?:\[(.*)\])?")  # name, and an index or a map's key
 DOT = re.compile(r"\.(?![^\[]*\])")  # outside brackets
 
 KIND_UNKNOWN = define(
@@ -115,24 +115,31 @@ def field_path_numbers(path: str, resource: Resource) -> list[int]:
     message: Descriptor | None = Resource.DESCRIPTOR
     for name, index in _steps(path, kind):
         field = _field(message, name) if message else None
-        if field is None or (index is not None and not field.is_repeated):
+        if field is None or not _may_index(field, index):
             raise InvalidError(FIELD_PATH_UNKNOWN, path=path[:80], kind=kind_name(kind))
         numbers.append(field.number)
         if ends_path(field) and field.message_type:
             break
-        numbers += [] if index is None else [index]
+        numbers += [int(index)] if index else []
         message = field.message_type
     return numbers
 
 
-def _steps(path: str, kind: Kind.ValueType) -> Iterator[tuple[str, int | None]]:
-    """Each name with its index in a list. "spec" becomes the member of the oneof."""
+def _steps(path: str, kind: Kind.ValueType) -> Iterator[tuple[str, str]]:
+    """Each name with what stands in brackets behind it. "spec" becomes the member of the oneof."""
     for part in DOT.split(path) if path else ():
         match = STEP.fullmatch(part)
-        name, index = (match[1], match[2]) if match else (part, None)
-        if name == SPEC and kind in BY_KIND:
-            name = BY_KIND[kind].field
-        yield name, int(index) if index and index.isdecimal() else None
+        name, index = (match[1], match[2] or "") if match else (part, "")
+        yield (BY_KIND[kind].field if name == SPEC and kind in BY_KIND else name), index
+
+
+def _may_index(field: FieldDescriptor, index: str) -> bool:
+    keyed = ends_path(field) and field.message_type is not None
+    return not index or keyed or (field.is_repeated and _is_index(index))
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _field(message: Descriptor, name: str) -> FieldDescriptor | None:

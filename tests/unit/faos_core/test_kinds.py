@@ -64,6 +64,7 @@ def test_field_path_becomes_numbers(path, resource, numbers):
         ("metadata.labels[team]", AGENT, "metadata.labels"),
         ("metadata.labels[example.org/team]", AGENT, "metadata.labels"),
         ("metadata.sites.matchLabels[ward]", AGENT, "metadata.sites.matchLabels"),
+        ("spec.rules[0].arguments[properties][secret]", POLICY, "spec.rules[0].arguments"),
         ("spec.rules[0].arguments.properties.secret[3]", POLICY, "spec.rules[0].arguments"),
     ],
 )
@@ -74,7 +75,19 @@ def test_field_path_ends_at_a_map_or_struct(path, resource, ends_at):
     assert kinds.field_path_names(numbers, kinds.kind_of(resource)) == ends_at
 
 
-@pytest.mark.parametrize("path", ["spec.tolls", "spec.model.name", "spec[0].tools", "status", "spec..tools", "agent "])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "spec.tolls",
+        "spec.model.name",
+        "spec[0].tools",
+        "status",
+        "spec..tools",
+        "agent ",
+        "spec.tools[x]",
+        "spec.tools[0][1]",
+    ],
+)
 def test_field_path_that_is_no_field_is_refused(path):
     """A path that points nowhere would show an operator the wrong place."""
     with pytest.raises(InvalidError):
