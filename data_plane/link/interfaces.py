@@ -44,3 +44,18 @@ class Activation(Protocol):
 
     def running(self) -> Configuration:
         """The active configuration; an empty one of revision 0 before the first."""
+
+
+class BlobSource(Protocol):
+    """Where the bodies come from that an offer did not carry: GetBlob, over whatever session is up."""
+
+    async def get(self, sha256: bytes) -> bytes:
+        """The whole blob; the caller checks its digest. Raises: NotFoundError (the control plane has none),
+        RetryError (no session, or it broke): the caller tries again until its deadline."""
+
+
+class HealthProbe(Protocol):
+    """Whether what was activated still works, asked again and again during the soak."""
+
+    def __call__(self) -> tunnel.Nack | None:
+        """None when healthy, else the NACK to roll back with. Quick; never raises."""

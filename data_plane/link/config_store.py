@@ -1,0 +1,265 @@
+"""What a node keeps of its configuration, so that it survives a crash at any moment and the control plane's absence.
+
+    <data_dir>/config/
+        state.json           which of the below counts; replaced atomically: the one point of commit
+        metadata/<n>/        TUF metadata, one folder per change; state.json names the one that is trusted
+        manifests/<sha256>   as received
+        blobs/<sha256>       bodies of resources, as received
+
+Everything is written and made durable before state.json names it; what state.json does not name is garbage and is
+removed. So a reader finds the old state or the new one, never half of one.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from data_plane.link import selection
+from data_plane.link.disk import Disk, temporary_in
+from data_plane.link.errors import CONTENT_CORRUPT, STATE_CORRUPT
+from data_plane.link.interfaces import Configuration
+from data_plane.link.nacks import refusal
+from faos.resource.v1.resource_pb2 import Manifest, Resource
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.errors import IntegrityError
+
+FORMAT = 1
+QUARANTINE_COUNT = 64  # the oldest are forgotten; high-water marks keep them out all the same
+STATE_FILE = "state.json"
+FOLDERS = ("metadata", "manifests", "blobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """One revision by number and content. Revision 0 is none."""
+
+    revision: int = 0
+    manifest_sha256: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """The facts that outlive the process."""
+
+    attempted: Pointer = field(default_factory=Pointer)
+    running: Pointer = field(default_factory=Pointer)  # of the process that wrote it
+    healthy: Pointer = field(default_factory=Pointer)  # last known good
+    high_water: Pointer = field(default_factory=Pointer)  # highest verified; never falls
+    quarantined: tuple[bytes, ...] = ()  # manifest digests, newest last
+    apply_state: str = "APPLY_STATE_UNSPECIFIED"  # how far the attempted one came
+    generation: int = 0  # of the TUF metadata; 0 before the first
+
+    def pointers(self) -> tuple[Pointer, ...]:
+        return (self.attempted, self.running, self.healthy)
+
+
+class ConfigStore:
+    """Durable configuration of one node. Blocking; methods may be called from any thread, one at a time holds."""
+
+    def __init__(self, folder: Path, *, disk: Disk | None = None) -> None:
+        """folder: `<data_dir>/config`, used by this process alone. Call `open` before anything else."""
+        self._folder = folder
+        self._disk = disk or Disk()
+        self._lock = threading.Lock()
+        self._state = StoredState()
+
+    def open(self) -> None:
+        """Read the state; on the first start, make an empty one. Removes what a crash left unfinished.
+
+        Raises: IntegrityError when the state is damaged, naming the file and what to do; it repairs nothing.
+        """
+        self._disk.make_folder(self._folder)
+        self._disk.sweep(self._folder)
+        if (self._folder / STATE_FILE).exists():
+            self._state = self._read_state()
+        else:
+            self._make_state()
+        for name in FOLDERS:
+            self._disk.make_folder(self._folder / name)
+            self._disk.sweep(self._folder / name)
+        if self._state.generation and not self._metadata(self._state.generation).is_dir():
+            raise self._corrupt(f"its metadata folder {self._state.generation} is missing")
+        self.collect_garbage()
+
+    def _make_state(self) -> None:
+        """The state file comes first, so content without one is a loss and not a crash of the first start."""
+        if any((self._folder / name).exists() for name in FOLDERS):
+            raise self._corrupt("the file is missing, though configuration is there")
+        self._write_state(StoredState())
+
+    @property
+    def state(self) -> StoredState:
+        return self._state
+
+    # ---- reading
+
+    def trusted_metadata(self) -> Path | None:
+        """The TUF metadata folder in force; None before the first offer."""
+        return self._metadata(self._state.generation) if self._state.generation else None
+
+    def work_folder(self) -> Path:
+        """A fresh path for the copy that Trust.check makes; `commit_verified` moves it, `open` removes it."""
+        return temporary_in(self._folder / "metadata")
+
+    def known_blobs(self) -> frozenset[bytes]:
+        """SHA-256 of the blobs that are here, for Hello and for knowing what to fetch."""
+        names = (path.name for path in (self._folder / "blobs").iterdir())
+        return frozenset(bytes.fromhex(name) for name in names if not name.startswith("."))
+
+    def blob(self, sha256: bytes) -> bytes:
+        """Raises IntegrityError when it is missing or not what it is stored as."""
+        return self._content("blobs", sha256)
+
+    def configuration(self, pointer: Pointer, labels: Mapping[str, str]) -> Configuration:
+        """A stored revision as this node selects it; empty for revision 0.
+
+        Neither network nor clock: expired metadata does not matter, because it was checked when it came.
+        Raises: IntegrityError (content damaged), ConfigurationError (this version of the node cannot read it).
+        """
+        if not pointer.revision:
+            return Configuration()
+        return selection.assemble(pointer.revision, pointer.manifest_sha256, self.resources(pointer, labels))
+
+    def resources(self, pointer: Pointer, labels: Mapping[str, str]) -> list[Resource]:
+        """The selected resources of a stored revision. Raises as `configuration` does."""
+        entries = selection.select(self._manifest(pointer.manifest_sha256), labels)
+        return selection.read_resources(entries, self.blob)
+
+    def last_known_good(self, labels: Mapping[str, str]) -> Configuration:
+        """The last revision that was healthy; what a node runs when it starts. Raises as `configuration` does."""
+        return self.configuration(self._state.healthy, labels)
+
+    def _manifest(self, sha256: bytes) -> Manifest:
+        try:
+            return Manifest.FromString(self._content("manifests", sha256))
+        except DecodeError as error:
+            raise refusal(tunnel.NACK_CODE_UNPARSABLE) from error
+
+    def _content(self, folder: str, sha256: bytes) -> bytes:
+        path = self._folder / folder / sha256.hex()
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or selection.digest(data) != sha256:
+            raise IntegrityError(CONTENT_CORRUPT, path=str(path), folder=str(self._folder))
+        return data
+
+    # ---- writing
+
+    def check_high_water(self, pointer: Pointer) -> None:
+        """Raises ConfigurationError (ROLLBACK) for anything not above the mark, but for the marked content itself."""
+        mark = self._state.high_water
+        if pointer.revision <= mark.revision and pointer != mark:
+            raise refusal(tunnel.NACK_CODE_ROLLBACK)
+
+    def commit_verified(self, pointer: Pointer, manifest: bytes, blobs: Mapping[bytes, bytes], *, work: Path) -> None:
+        """Make a verified offer and the metadata that vouches for it durable, in one step; raise the high-water mark.
+
+        blobs: checked bodies by SHA-256. work: the folder that Trust.check left.
+        Raises: ConfigurationError (ROLLBACK), OSError; the state is then as it was.
+        """
+        with self._lock:
+            self.check_high_water(pointer)
+            self._disk.put(self._folder / "blobs", {sha256.hex(): data for sha256, data in blobs.items()})
+            self._disk.put(self._folder / "manifests", {pointer.manifest_sha256.hex(): manifest})
+            adopted = replace(self._state, generation=self._adopt(work))
+            raised = replace(adopted, attempted=pointer, high_water=pointer, apply_state="APPLY_STATE_VERIFIED")
+            self._write_state(raised)
+
+    def _adopt(self, work: Path) -> int:
+        """Move the work folder to where a generation lives. A leftover of a crash in its place was never in force."""
+        generation = self._state.generation + 1
+        self._disk.sync_tree(work)
+        self._disk.remove(self._metadata(generation))
+        self._disk.rename(work, self._metadata(generation))
+        self._disk.sync_folder(self._folder / "metadata")
+        return generation
+
+    def record(self, apply_state: tunnel.ApplyState.ValueType) -> None:
+        """How far the attempted revision has come. Raises OSError."""
+        with self._lock:
+            self._write_state(replace(self._state, apply_state=tunnel.ApplyState.Name(apply_state)))
+
+    def mark_running(self, pointer: Pointer) -> None:
+        """Raises OSError."""
+        with self._lock:
+            self._write_state(replace(self._state, running=pointer))
+
+    def mark_healthy(self, pointer: Pointer) -> None:
+        """This revision is last known good from now on. Raises OSError."""
+        with self._lock:
+            promoted = replace(self._state, running=pointer, healthy=pointer, apply_state="APPLY_STATE_HEALTHY")
+            self._write_state(promoted)
+
+    def quarantine(self, manifest_sha256: bytes) -> None:
+        """Never try this content again, across restarts. Raises OSError."""
+        with self._lock:
+            kept = [each for each in self._state.quarantined if each != manifest_sha256]
+            quarantined = (*kept, manifest_sha256)[-QUARANTINE_COUNT:]
+            self._write_state(replace(self._state, quarantined=quarantined))
+
+    def collect_garbage(self) -> None:
+        """Remove manifests, blobs and metadata that no pointer of the state reaches. Raises IntegrityError, OSError."""
+        with self._lock:
+            manifests = {pointer.manifest_sha256 for pointer in self._state.pointers() if pointer.revision}
+            self._keep("manifests", {sha256.hex() for sha256 in manifests})
+            self._keep("blobs", {sha256.hex() for sha256 in self._blobs_of(manifests)})
+            self._keep("metadata", {str(self._state.generation)})
+
+    def _blobs_of(self, manifests: Iterable[bytes]) -> set[bytes]:
+        return {entry.sha256 for sha256 in manifests for entry in self._manifest(sha256).entries}
+
+    def _keep(self, folder: str, names: set[str]) -> None:
+        for path in sorted((self._folder / folder).iterdir()):
+            if path.name not in names and not path.name.startswith("."):
+                self._disk.remove(path)
+
+    # ---- the state file
+
+    def _metadata(self, generation: int) -> Path:
+        return self._folder / "metadata" / str(generation)
+
+    def _write_state(self, state: StoredState) -> None:
+        assert state.high_water.revision >= self._state.high_water.revision, "high-water marks never fall"
+        self._disk.put(self._folder, {STATE_FILE: encode_state(state)})
+        self._state = state
+
+    def _read_state(self) -> StoredState:
+        try:
+            return decode_state((self._folder / STATE_FILE).read_bytes())
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self._corrupt("its content does not fit its checksum") from error
+
+    def _corrupt(self, reason: str) -> IntegrityError:
+        path = self._folder / STATE_FILE
+        return IntegrityError(STATE_CORRUPT, path=str(path), reason=reason, folder=str(self._folder))
+
+
+def encode_state(state: StoredState) -> bytes:
+    """JSON that a person can read, with a SHA-256 over the canonical form of the state."""
+    body = json.loads(json.dumps(asdict(state), default=bytes.hex))
+    document = {"format": FORMAT, "sha256": _checksum(body), "state": body}
+    return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def decode_state(data: bytes) -> StoredState:
+    """Inverse of `encode_state`. Raises ValueError, TypeError or KeyError for anything else."""
+    document = json.loads(data)
+    if document["format"] != FORMAT or document["sha256"] != _checksum(document["state"]):
+        raise ValueError("checksum")
+    body: dict[str, Any] = document["state"]
+    pointers = {name: _pointer(body[name]) for name in ("attempted", "running", "healthy", "high_water")}
+    quarantined = tuple(bytes.fromhex(each) for each in body["quarantined"])
+    return StoredState(**body | pointers | {"quarantined": quarantined})
+
+
+def _pointer(value: Mapping[str, Any]) -> Pointer:
+    return Pointer(revision=value["revision"], manifest_sha256=bytes.fromhex(value["manifest_sha256"]))
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""Settings of a node's process: `node.toml` and FAOS_NODE_* variables. What the site allows is not here: site.toml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from faos_core.settings import load_toml
+
+PREFIX = "FAOS_NODE_"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"  # one object a line
+    TEXT = "text"  # lines for people
+
+
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyTimes:
+    """How long each part of applying a configuration may take, in seconds."""
+
+    soak_s: float = 30.0  # watched after activation, before it becomes last known good
+    verify_s: float = 120.0  # fetching what the offer did not carry included
+    activate_s: float = 900.0  # loading models and embedding documents included
+    stuck_s: float = 30.0  # after so long in one phase, a newer offer goes first
+
+    def __post_init__(self) -> None:
+        if self.soak_s < 0 or min(self.verify_s, self.activate_s, self.stuck_s) <= 0:
+            raise ValueError("Times must be positive; the soak may be 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """`node.toml`, parsed; every path absolute."""
+
+    data_dir: Path  # identity, configuration, ledger and sealed store; mode 0700, on a local file system
+    site_file: Path | None = None  # the site's ceiling; None: site.toml in data_dir
+    socket: Path | None = None  # the local API; None: node.sock in data_dir
+    log_format: LogFormat = LogFormat.JSON
+    log_level: LogLevel = LogLevel.INFO
+    apply: ApplyTimes = field(default_factory=ApplyTimes)
+
+    @property
+    def ceiling_path(self) -> Path:
+        return self.site_file or self.data_dir / "site.toml"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.socket or self.data_dir / "node.sock"
+
+
+def load_settings(path: Path, environment: Mapping[str, str]) -> NodeSettings:
+    """The settings of a file; FAOS_NODE_DATA_DIR and its like win over it. Raises SetupError by file and key."""
+    return load_toml(path, NodeSettings, environment=environment, prefix=PREFIX)
