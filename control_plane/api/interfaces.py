@@ -4,12 +4,13 @@
 (control_plane.audit.service.record) in its own transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from faos.resource.v1.resource_pb2 import Kind, Resource
+from faos_core.ids import NodeIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +148,15 @@ class JoinToken(Protocol):
     @property
     def used_at(self) -> datetime | None: ...
     @property
-    def used_by_node(self) -> str | None: ...
+    def used_by_node(self) -> str:
+        """Empty: by none yet."""
 
 
 class JoinTokens(Protocol):
     """Makes and lists join tokens."""
 
     async def create(
-        self, tenant: str, site: str, *, labels: Mapping[str, str], ttl_s: int, addresses: Sequence[str], actor: str
+        self, *, actor: str, tenant: str, site: str, labels: Mapping[str, str], ttl_s: int, addresses: Sequence[str]
     ) -> tuple[JoinToken, str]:
         """The token and its join string, which is shown this once.
 
@@ -162,18 +164,16 @@ class JoinTokens(Protocol):
         Raises: NotFoundError (tenant, site), InvalidError.
         """
 
-    async def list(self, tenant: str, *, page_size: int, page_token: str) -> tuple[Sequence[JoinToken], str]:
-        """Newest first. Raises NotFoundError (tenant)."""
+    async def list(self, *, tenant: str, page_size: int, page_token: str) -> tuple[Sequence[JoinToken], str]:
+        """Newest first."""
 
 
-class Fleet(Protocol):
-    """What only the process that holds the sessions knows."""
+class Sessions(Protocol):
+    """The open sessions of this process."""
 
-    def is_live(self, tenant: str, node: str) -> bool:
+    def is_live(self, identity: NodeIdentity) -> bool:
         """Whether a session of the node is open and its heartbeats arrive."""
 
-    def fingerprint_words(self, public_key_sha256: bytes) -> Sequence[str]:
-        """The words that the node's own side shows."""
 
-    async def desired_revisions(self, nodes: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
-        """What each node (tenant, name) shall run; one that shall run nothing yet is left out."""
+FingerprintWords = Callable[[bytes], Sequence[str]]
+"""The words that a node's own side shows, from the SHA-256 of its public key (SubjectPublicKeyInfo, DER)."""

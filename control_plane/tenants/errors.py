@@ -30,5 +30,5 @@ LABELS_INVALID = define(
     "labels.invalid",
     what="The labels of {name!r} cannot be used.",
     why="{reason}",
-    next_step="Correct the labels: at most 64, keys and values of up to 63 letters, digits, '-', '_', '.' or '/'.",
+    next_step="Give at most 64 labels; keys and values are names of a-z, 0-9 and '-'. FAOS itself sets 'site'.",
 )

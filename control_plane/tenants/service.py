@@ -1,7 +1,6 @@
 """Tenants and their sites: what everything else belongs to."""
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
@@ -13,13 +12,13 @@ from control_plane.tenants.errors import LABELS_INVALID, SITE_EXISTS, SITE_UNKNO
 from control_plane.tenants.models import Site, Tenant
 from faos_core.clock import Clock
 from faos_core.errors import ConflictError, InvalidError, NotFoundError
-from faos_core.ids import check_name
+from faos_core.ids import NAME_PATTERN, check_name
 from faos_core.store import Store
 
 CREATE_TENANT = "faos.admin.v1.TenantService/CreateTenant"
 CREATE_SITE = "faos.admin.v1.TenantService/CreateSite"
 MAX_LABELS = 64
-LABEL_PATTERN = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?")
+SITE_LABEL = "site"  # set at enrolment to the site's name
 
 CreateKeys = Callable[[str], bytes]
 """Makes a tenant's signing keys and returns its TUF root. Blocking; the same root when called again."""
@@ -103,7 +102,7 @@ def check_labels(labels: Mapping[str, str], name: str) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
         raise InvalidError(LABELS_INVALID, name=name, reason=f"There are {len(labels)} of them.")
     for key, value in labels.items():
-        if not LABEL_PATTERN.fullmatch(key) or (value and not LABEL_PATTERN.fullmatch(value)):
+        if not (NAME_PATTERN.fullmatch(key) and NAME_PATTERN.fullmatch(value)) or key == SITE_LABEL:
             raise InvalidError(LABELS_INVALID, name=name, reason=f"{key[:80]!r} = {value[:80]!r} is not a label.")
     return dict(labels)
 

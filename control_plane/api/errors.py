@@ -1,0 +1,46 @@
+"""Codes of the admin API itself."""
+
+from faos_core.errors import define
+
+TOKEN_MISSING = define(
+    "admin.token_missing",
+    what="The call carries no token.",
+    why="Every call of the admin API but health and reflection needs 'authorization: Bearer TOKEN'.",
+    next_step="Read it on the control plane's machine, in its data folder: cat DATA_DIR/admin.token",
+)
+TOKEN_WRONG = define(
+    "admin.token_wrong",
+    what="The token is not one of this control plane's.",
+    why="It belongs to another control plane, or was replaced.",
+    next_step="Read it on the control plane's machine, in its data folder: cat DATA_DIR/admin.token",
+)
+TOKEN_FILE_UNUSABLE = define(
+    "admin.token_file_unusable",
+    what="The admin token file {file} cannot be used.",
+    why="{reason}",
+    next_step="Delete it and start again to have a new token made: rm {file}",
+)
+PERMISSION_DENIED = define(
+    "admin.permission_denied",
+    what="{subject} may not do this.",
+    why="It takes the permission {permission!r}.",
+    next_step="Ask an administrator for it.",
+)
+RPC_UNGUARDED = define(
+    "admin.rpc_unguarded",
+    what="{method} is not open to anybody.",
+    why="It declares no permission, so nobody holds it. This is a defect of ours.",
+    next_step="Please report it.",
+)
+NODE_NOT_FOUND = define(
+    "node.not_found",
+    what="Tenant {tenant!r} has no node {node!r}.",
+    why="It never enrolled here, or its name is misspelt.",
+    next_step="See which there are: faos get nodes",
+)
+ADDRESS_TAKEN = define(
+    "admin.address_taken",
+    what="The admin API cannot listen on {address}.",
+    why="Another program has that port, or the address is not this machine's.",
+    next_step="See who has it (ss -ltnp), stop it, or set another: FAOS_CP_ADMIN_LISTEN=127.0.0.1:9444",
+)

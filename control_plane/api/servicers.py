@@ -1,0 +1,154 @@
+"""The services of faos.admin.v1: requests in, answers out, nothing decided here."""
+# ruff: noqa: N802  # RPCs are named as the proto names them
+
+from typing import Any
+
+import grpc
+
+from control_plane.api import messages
+from control_plane.api.interceptor import current_caller
+from control_plane.api.interfaces import ConfigService, FingerprintWords, JoinTokens, Sessions
+from control_plane.api.node_queries import NodeFacts, NodeQueries
+from control_plane.audit.service import AuditService
+from control_plane.tenants.service import TenantService
+from faos.admin.v1 import admin_pb2 as admin
+from faos.admin.v1 import admin_pb2_grpc as admin_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TenantServicer(admin_grpc.TenantServiceServicer):
+    def __init__(self, tenants: TenantService) -> None:
+        self._tenants = tenants
+
+    async def CreateTenant(self, request: admin.CreateTenantRequest, context: Context) -> admin.CreateTenantResponse:
+        tenant = await self._tenants.create_tenant(request.name, actor=current_caller().subject)
+        return admin.CreateTenantResponse(tenant=messages.tenant_message(tenant))
+
+    async def ListTenants(self, request: admin.ListTenantsRequest, context: Context) -> admin.ListTenantsResponse:
+        tenants, next_page_token = await self._tenants.list_tenants(
+            page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListTenantsResponse(tenants=map(messages.tenant_message, tenants), next_page_token=next_page_token)
+
+    async def CreateSite(self, request: admin.CreateSiteRequest, context: Context) -> admin.CreateSiteResponse:
+        site = await self._tenants.create_site(
+            request.tenant, request.name, labels=dict(request.labels), actor=current_caller().subject
+        )
+        return admin.CreateSiteResponse(site=messages.site_message(site))
+
+    async def ListSites(self, request: admin.ListSitesRequest, context: Context) -> admin.ListSitesResponse:
+        sites, next_page_token = await self._tenants.list_sites(
+            request.tenant, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListSitesResponse(sites=map(messages.site_message, sites), next_page_token=next_page_token)
+
+
+class NodeServicer(admin_grpc.NodeServiceServicer):
+    def __init__(
+        self, nodes: NodeQueries, join_tokens: JoinTokens, sessions: Sessions, words: FingerprintWords
+    ) -> None:
+        self._nodes = nodes
+        self._join_tokens = join_tokens
+        self._sessions = sessions
+        self._words = words
+
+    async def ListNodes(self, request: admin.ListNodesRequest, context: Context) -> admin.ListNodesResponse:
+        nodes, next_page_token = await self._nodes.list(
+            request.tenant, request.site, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListNodesResponse(nodes=map(self._message, nodes), next_page_token=next_page_token)
+
+    async def GetNode(self, request: admin.GetNodeRequest, context: Context) -> admin.GetNodeResponse:
+        node, history = await self._nodes.get(request.tenant, request.name)
+        return admin.GetNodeResponse(node=self._message(node), history=map(messages.config_message, history))
+
+    async def CreateJoinToken(
+        self, request: admin.CreateJoinTokenRequest, context: Context
+    ) -> admin.CreateJoinTokenResponse:
+        token, join_string = await self._join_tokens.create(
+            actor=current_caller().subject,
+            tenant=request.tenant,
+            site=request.site,
+            labels=dict(request.labels),
+            ttl_s=request.ttl_seconds,
+            addresses=list(request.addresses),
+        )
+        return admin.CreateJoinTokenResponse(join_token=messages.join_token_message(token), join_string=join_string)
+
+    async def ListJoinTokens(
+        self, request: admin.ListJoinTokensRequest, context: Context
+    ) -> admin.ListJoinTokensResponse:
+        tokens, next_page_token = await self._join_tokens.list(
+            tenant=request.tenant, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListJoinTokensResponse(
+            join_tokens=map(messages.join_token_message, tokens), next_page_token=next_page_token
+        )
+
+    def _message(self, node: NodeFacts) -> admin.Node:
+        live = self._sessions.is_live(node.identity)
+        return messages.node_message(node, live=live, words=self._words(node.public_key_sha256))
+
+
+class ResourceServicer(admin_grpc.ResourceServiceServicer):
+    def __init__(self, config: ConfigService, nodes: NodeQueries) -> None:
+        self._config = config
+        self._nodes = nodes
+
+    async def ApplyResources(
+        self, request: admin.ApplyResourcesRequest, context: Context
+    ) -> admin.ApplyResourcesResponse:
+        applied = await self._config.apply(
+            request.tenant,
+            list(request.resources),
+            author=current_caller().subject,
+            request_id=request.request_id,
+            validate_only=request.validate_only,
+        )
+        return admin.ApplyResourcesResponse(
+            revision=applied.revision,
+            changes=map(messages.change_message, applied.changes),
+            affected_sites=applied.affected_sites,
+        )
+
+    async def GetResource(self, request: admin.GetResourceRequest, context: Context) -> admin.GetResourceResponse:
+        return messages.stored_message(await self._config.get_resource(request.tenant, request.kind, request.name))
+
+    async def ListResources(self, request: admin.ListResourcesRequest, context: Context) -> admin.ListResourcesResponse:
+        stored, next_page_token = await self._config.list_resources(
+            request.tenant, request.kind, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListResourcesResponse(
+            resources=map(messages.stored_message, stored), next_page_token=next_page_token
+        )
+
+    async def ListRevisions(self, request: admin.ListRevisionsRequest, context: Context) -> admin.ListRevisionsResponse:
+        revisions, next_page_token = await self._config.list_revisions(
+            request.tenant, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListRevisionsResponse(
+            revisions=map(messages.revision_message, revisions), next_page_token=next_page_token
+        )
+
+    async def GetRevision(self, request: admin.GetRevisionRequest, context: Context) -> admin.GetRevisionResponse:
+        revision = await self._config.get_revision(request.tenant, request.number)
+        statuses = await self._nodes.of_revision(request.tenant, request.number)
+        return admin.GetRevisionResponse(
+            revision=messages.revision_message(revision), nodes=map(messages.status_message, statuses)
+        )
+
+
+class AuditServicer(admin_grpc.AuditServiceServicer):
+    def __init__(self, audit: AuditService) -> None:
+        self._audit = audit
+
+    async def ListAuditRecords(
+        self, request: admin.ListAuditRecordsRequest, context: Context
+    ) -> admin.ListAuditRecordsResponse:
+        records, next_page_token = await self._audit.list(
+            request.tenant, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListAuditRecordsResponse(
+            records=map(messages.audit_message, records), next_page_token=next_page_token
+        )
