@@ -46,7 +46,7 @@ class NodeSide(Protocol):
 
     def heartbeat(self, sequence: int) -> tunnel.NodeHeartbeat: ...
 
-    def offered(self, offer: tunnel.ConfigOffer) -> None:
+    async def offered(self, offer: tunnel.ConfigOffer) -> None:
         """Take an offer; returns at once."""
 
     async def next_status(self) -> tunnel.ApplyStatus:
@@ -198,7 +198,7 @@ class _Link:
                     log.info("session.open", extra={names.ADDRESS: self._address})
                     self._node.connected(True)
                 case session.Deliver(offer):
-                    self._node.offered(offer)
+                    await self._node.offered(offer)
                 case session.Close(error, retry_after_s):
                     raise _SessionEndedError(error, retry_after_s)
 

@@ -81,7 +81,7 @@ def accept(
     _require(_issued(leaf, ca), "the certificate is not by the CA of the join string")
     _require((identity.tenant, identity.site) == (join.tenant, join.site), "it is for another tenant or site")
     _require(hashlib.sha256(response.tuf_root).digest() == join.tuf_root_sha256, "the TUF root is not the pinned one")
-    words = fingerprint_words(join.ca_certificate_der, ours)
+    words = fingerprint_words(join.ca_certificate_der, hashlib.sha256(ours).digest())
     _require(list(response.fingerprint_words) == words, "the fingerprint words differ")
     credentials = Credentials(
         to_pem(list(response.certificate_chain_der)), key_pem(key), to_pem([join.ca_certificate_der])

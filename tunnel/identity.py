@@ -83,10 +83,13 @@ def to_pem(certificates_der: list[bytes]) -> bytes:
     )
 
 
-def fingerprint_words(ca_der: bytes, node_public_der: bytes) -> list[str]:
-    """Three pronounceable words (48 bits) over the CA and the node's key: the same on both sides, or someone
-    is in between."""
-    digest = hashlib.sha256(hashlib.sha256(ca_der).digest() + hashlib.sha256(node_public_der).digest()).digest()
+def fingerprint_words(ca_der: bytes, node_public_sha256: bytes) -> list[str]:
+    """Three pronounceable words (48 bits) over the CA and the node's public key: the same on both sides, or someone
+    is in between.
+
+    node_public_sha256: SHA-256 of the DER of its SubjectPublicKeyInfo.
+    """
+    digest = hashlib.sha256(hashlib.sha256(ca_der).digest() + node_public_sha256).digest()
     return [_proquint(int.from_bytes(digest[at : at + 2])) for at in (0, 2, 4)]
 
 

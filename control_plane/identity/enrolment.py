@@ -192,16 +192,17 @@ class JoinTokens:
             ca_bundle_der=[self._authority.der],
             tuf_root=root,
             labels=labels,
-            fingerprint_words=words_of(self._authority, certificate),
+            fingerprint_words=fingerprint_words(self._authority.der, key_digest(certificate)),
             tenant=identity.tenant,
             site=identity.site,
             node=identity.node,
         )
 
 
-def words_of(authority: Authority, certificate: x509.Certificate) -> list[str]:
-    """What both sides show after enrolment."""
-    return fingerprint_words(authority.der, public_der(certificate.public_key()))  # type: ignore[arg-type]  # P-256, ours
+def key_digest(certificate: x509.Certificate) -> bytes:
+    """SHA-256 of the certificate's public key."""
+    key = public_der(certificate.public_key())  # type: ignore[arg-type]  # the authority signs P-256 keys only
+    return hashlib.sha256(key).digest()
 
 
 def _checked(labels: Mapping[str, str], ttl_s: int) -> int:
@@ -217,7 +218,6 @@ def _checked(labels: Mapping[str, str], ttl_s: int) -> int:
 def _node_row(
     identity: NodeIdentity, certificate: x509.Certificate, labels: Mapping[str, str], now: datetime
 ) -> dict[str, Any]:
-    key = public_der(certificate.public_key())  # type: ignore[arg-type]  # the authority signs P-256 keys only
     return {
         "tenant": identity.tenant,
         "name": identity.node,
@@ -225,7 +225,7 @@ def _node_row(
         "spiffe_id": identity.spiffe_id,
         "labels": dict(labels),
         "enrolled_at": now,
-        "public_key_sha256": hashlib.sha256(key).digest(),
+        "public_key_sha256": key_digest(certificate),
         "certificate_serial": f"{certificate.serial_number:x}",
         "certificate_expires_at": certificate.not_valid_after_utc,
     }

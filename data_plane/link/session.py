@@ -11,7 +11,7 @@ from data_plane.egress.interfaces import Gate, Identifiers
 from data_plane.link.applier import Applier
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
-from faos_core.kinds import KINDS
+from faos_core.kinds import BY_KIND
 from tunnel.session import PROTOCOL
 
 
@@ -53,7 +53,7 @@ class NodeSession:
             epoch=self._epoch,
             node_version=node_version(),
             protocol=PROTOCOL,
-            kinds=[kind.number for kind in KINDS],
+            kinds=list(BY_KIND),
             known_sha256=self._applier.known_sha256(),
             config=facts,
             ledger_head=self._head(),

@@ -1,0 +1,290 @@
+"""The session machines, alone and against each other."""
+
+import hashlib
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tunnel import session
+from tunnel.session import CloudSession, NodeSession, Phase, Target
+
+KINDS = [1, 2, 3]
+
+
+def digest(revision: int) -> bytes:
+    return hashlib.sha256(str(revision).encode()).digest()
+
+
+def target(revision: int, kinds: frozenset[int] = frozenset({1})) -> Target:
+    return Target(revision, digest(revision), kinds)
+
+
+def cloud(**fields: object) -> CloudSession:
+    return CloudSession(b"session1", 15.0, 0.0, **fields)  # type: ignore[arg-type]  # keywords of the dataclass
+
+
+def hello(running: int = 0, quarantined: tuple[bytes, ...] = ()) -> tunnel.NodeFrame:
+    facts = tunnel.ConfigFacts(running_revision=running, quarantined_manifest_sha256=quarantined)
+    return tunnel.NodeFrame(hello=tunnel.Hello(kinds=KINDS, config=facts))
+
+
+def status(nonce: bytes, state: tunnel.ApplyState.ValueType, running: int, revision: int = 1) -> tunnel.NodeFrame:
+    facts = tunnel.ConfigFacts(running_revision=running)
+    body = tunnel.ApplyStatus(nonce=nonce, revision=revision, state=state, config=facts)
+    return tunnel.NodeFrame(apply_status=body)
+
+
+def offers(effects: list[session.CloudEffect]) -> list[session.Offer]:
+    return [effect for effect in effects if isinstance(effect, session.Offer)]
+
+
+def closes(effects: list[session.CloudEffect]) -> bool:
+    return any(isinstance(effect, session.Close) for effect in effects)
+
+
+def test_first_frame_other_than_hello_closes() -> None:
+    """Nothing is believed of a node that has not said what it is."""
+    machine = cloud()
+
+    effects = machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), 1.0)
+
+    assert closes(effects)
+    assert machine.phase is Phase.CLOSED
+    assert machine.receive(hello(), 2.0) == []
+
+
+def test_second_hello_closes() -> None:
+    """Hello opens a stream; a node that starts over opens a new one."""
+    machine = cloud()
+    machine.receive(hello(), 1.0)
+
+    assert closes(machine.receive(hello(), 2.0))
+
+
+def test_hello_is_answered_and_followed_by_the_offer() -> None:
+    """A node that connects gets what it lacks without asking."""
+    machine = cloud(target=target(1))
+
+    effects = machine.receive(hello(), 1.0)
+
+    assert isinstance(effects[0], session.Greet)
+    assert [offer.target.revision for offer in offers(effects)] == [1]
+
+
+def test_node_that_runs_the_target_is_offered_nothing() -> None:
+    """Reconnecting costs no configuration."""
+    assert offers(cloud(target=target(4)).receive(hello(running=4), 1.0)) == []
+
+
+def test_only_one_offer_is_in_flight_and_the_newest_follows() -> None:
+    """What was superseded while a node was busy is never sent."""
+    machine = cloud(target=target(1))
+    [first] = offers(machine.receive(hello(), 1.0))
+
+    assert machine.desire(target(2), 2.0) == []
+    assert machine.desire(target(3), 3.0) == []
+    effects = machine.receive(status(first.nonce, tunnel.APPLY_STATE_HEALTHY, 1), 4.0)
+
+    assert [offer.target.revision for offer in offers(effects)] == [3]
+
+
+def test_refused_revision_is_parked_until_content_changes() -> None:
+    """A NACK must not become a loop of offers."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+
+    assert offers(machine.receive(status(offer.nonce, tunnel.APPLY_STATE_REJECTED, 0), 2.0)) == []
+    assert machine.desire(target(1), 3.0) == []
+    assert [found.target.revision for found in offers(machine.desire(target(2), 4.0))] == [2]
+
+
+def test_revision_refused_in_an_earlier_session_stays_parked() -> None:
+    """Reconnecting is not new content."""
+    assert offers(cloud(target=target(1), refused=frozenset({1})).receive(hello(), 1.0)) == []
+
+
+def test_quarantined_manifest_is_not_offered() -> None:
+    """The node said which content it gave up on."""
+    assert offers(cloud(target=target(1)).receive(hello(quarantined=(digest(1),)), 1.0)) == []
+
+
+def test_kinds_that_the_node_cannot_parse_are_held_back_and_shown_once() -> None:
+    """An old node keeps what it runs, and the operator sees why."""
+    machine = cloud(target=target(1, frozenset({1, 9})))
+
+    effects = machine.receive(hello(), 1.0)
+
+    assert offers(effects) == []
+    assert [effect.kinds for effect in effects if isinstance(effect, session.HeldBack)] == [frozenset({9})]
+    assert machine.desire(machine.target, 2.0) == []
+
+
+def test_status_with_a_nonce_of_another_stream_changes_nothing() -> None:
+    """Nonces die with their stream."""
+    machine = cloud(target=target(1))
+    machine.receive(hello(), 1.0)
+
+    assert machine.receive(status(b"session0" + (1).to_bytes(4), tunnel.APPLY_STATE_HEALTHY, 1), 2.0) == []
+
+
+def test_silent_node_is_closed_and_a_beating_one_is_not() -> None:
+    """Liveness is what the console shows; it must be neither stale nor nervous."""
+    machine = cloud()
+    machine.receive(hello(), 0.0)
+
+    for now_s in range(15, 200, 15):
+        machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), float(now_s))
+        assert not closes(machine.tick(now_s + 1.0))
+    assert closes(machine.tick(195.0 + 46.0))
+
+
+def test_node_that_never_says_hello_is_closed() -> None:
+    """A stream that only sits there is cut."""
+    machine = cloud()
+
+    assert not closes(machine.tick(session.HELLO_DEADLINE_S))
+    assert closes(machine.tick(session.HELLO_DEADLINE_S + 0.1))
+
+
+def test_node_reports_only_nonces_of_its_own_stream() -> None:
+    """A status of an older stream is told by the next Hello instead."""
+    node = NodeSession(0.0)
+    node.open()
+    node.receive(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=15)), 1.0)
+    node.receive(tunnel.CloudFrame(config_offer=tunnel.ConfigOffer(nonce=b"here")), 2.0)
+
+    assert node.report(tunnel.ApplyStatus(nonce=b"there")) == []
+    assert node.report(tunnel.ApplyStatus(nonce=b"here")) == [session.SendStatus(tunnel.ApplyStatus(nonce=b"here"))]
+
+
+def test_node_obeys_a_drain_and_its_delay() -> None:
+    """A control plane that stops says when to come back."""
+    node = NodeSession(0.0)
+    node.open()
+
+    [close] = node.receive(tunnel.CloudFrame(drain=tunnel.Drain(retry_after_seconds=7)), 1.0)
+
+    assert isinstance(close, session.Close)
+    assert close.retry_after_s == 7.0
+
+
+def test_node_closes_when_the_cloud_is_silent_and_beats_meanwhile() -> None:
+    """A half-open connection is noticed."""
+    node = NodeSession(0.0)
+    node.open()
+    node.receive(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=10)), 0.0)
+
+    assert [type(effect) for effect in node.tick(10.0)] == [session.SendHeartbeat]
+    assert node.tick(10.5) == []
+    assert [type(effect) for effect in node.tick(30.1)] == [session.Close]
+
+
+class Conversation(RuleBasedStateMachine):
+    """Both machines over a lossless, ordered stream that may be cut and opened again at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.revision = 0
+        self.running = 0
+        self.refused: set[int] = set()
+        self.streams = 0
+        self.up: list[tunnel.NodeFrame] = []
+        self.down: list[tunnel.CloudFrame] = []
+        self.pending: list[tunnel.ConfigOffer] = []
+        self.in_flight: set[bytes] = set()
+        self.reconnect()
+
+    @rule()
+    def reconnect(self) -> None:
+        self.streams += 1
+        self.up, self.down, self.pending, self.in_flight = [], [], [], set()
+        wanted = target(self.revision) if self.revision else None
+        identifier = self.streams.to_bytes(8)
+        self.cloud = CloudSession(identifier, 15.0, self.now_s, target=wanted, refused=frozenset(self.refused))
+        self.node = NodeSession(self.now_s)
+        self.node_effects(self.node.open())
+
+    @rule()
+    def apply(self) -> None:
+        self.revision += 1
+        self.cloud_effects(self.cloud.desire(target(self.revision), self.now_s))
+
+    @precondition(lambda self: self.up)
+    @rule()
+    def deliver_up(self) -> None:
+        self.cloud_effects(self.cloud.receive(self.up.pop(0), self.now_s))
+
+    @precondition(lambda self: self.down)
+    @rule()
+    def deliver_down(self) -> None:
+        self.node_effects(self.node.receive(self.down.pop(0), self.now_s))
+
+    @precondition(lambda self: self.pending)
+    @rule(works=st.booleans())
+    def finish(self, works: bool) -> None:
+        offer = self.pending.pop(0)
+        if works:
+            self.running = offer.revision
+        else:
+            self.refused.add(offer.revision)
+        state = tunnel.APPLY_STATE_HEALTHY if works else tunnel.APPLY_STATE_REJECTED
+        facts = tunnel.ConfigFacts(running_revision=self.running)
+        report = tunnel.ApplyStatus(nonce=offer.nonce, revision=offer.revision, state=state, config=facts)
+        self.node_effects(self.node.report(report))
+
+    @rule(step_s=st.floats(0.1, 5.0))
+    def pass_time(self, step_s: float) -> None:
+        self.now_s += step_s
+        self.node_effects(self.node.tick(self.now_s))
+        self.cloud_effects(self.cloud.tick(self.now_s))
+        if Phase.CLOSED in (self.node.phase, self.cloud.phase):
+            self.reconnect()
+
+    @invariant()
+    def one_offer_in_flight(self) -> None:
+        assert len(self.in_flight) <= 1
+
+    def teardown(self) -> None:
+        """Left alone on an unbroken stream, the node ends at the newest revision, or refused it."""
+        self.reconnect()
+        while self.up or self.down or self.pending:
+            for ready, step in ((self.up, self.deliver_up), (self.down, self.deliver_down)):
+                if ready:
+                    step()
+            if self.pending:
+                self.finish(works=True)
+        assert self.running == self.revision or self.revision in self.refused
+
+    def cloud_effects(self, effects: list[session.CloudEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case session.Greet():
+                    self.down.append(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=15)))
+                case session.Offer(wanted, nonce):
+                    assert wanted.revision not in self.refused, "a refused revision was offered again"
+                    self.in_flight.add(nonce)
+                    offer = tunnel.ConfigOffer(nonce=nonce, revision=wanted.revision)
+                    self.down.append(tunnel.CloudFrame(config_offer=offer))
+                case session.Record(report) if report.state in session.TERMINAL:
+                    self.in_flight.discard(report.nonce)
+                case session.Beat():
+                    self.down.append(tunnel.CloudFrame(heartbeat=tunnel.CloudHeartbeat()))
+
+    def node_effects(self, effects: object) -> None:
+        for effect in effects:  # type: ignore[attr-defined]  # a sequence of NodeEffect
+            match effect:
+                case session.SendHello():
+                    self.up.append(hello(running=self.running))
+                case session.SendStatus(report):
+                    self.up.append(tunnel.NodeFrame(apply_status=report))
+                case session.SendHeartbeat():
+                    self.up.append(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()))
+                case session.Deliver(offer):
+                    self.pending.append(offer)
+
+
+Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestConversation = Conversation.TestCase
