@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
-
 from data_plane.tools.interfaces import ToolDefinition
+from data_plane.tools.schema import BadSchemaError, first_violation
 
 ANSWER = "answer"  # in place of a tool's name: it is time to answer
 
@@ -107,4 +106,7 @@ def _parsed(text: str) -> Any:
 
 
 def _accepts(schema: Mapping[str, Any], value: Any) -> bool:
-    return jsonschema.Draft202012Validator(schema).is_valid(value)
+    try:
+        return first_violation(schema, value) is None
+    except BadSchemaError:
+        return False
