@@ -41,12 +41,16 @@ class ControlPlaneSettings:
     admin_listen: str = "127.0.0.1:7444"
     public_addresses: tuple[str, ...] = ()  # where nodes reach the tunnel; goes into join strings
     database_url: str | None = None  # of SQLAlchemy; None means a file in data_dir
+    heartbeat_s: float = 15.0  # between heartbeats of an open session, 1 to 300; three missed ones end it
+    received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
 
     def __post_init__(self) -> None:
         for name in ("tunnel_listen", "admin_listen"):
             _check_address(name, getattr(self, name), lowest_port=0)
+        if not 1 <= self.heartbeat_s <= 300:
+            raise ValueError("heartbeat_s must be from 1 to 300.")
         for address in self.public_addresses:
             _check_address("public_addresses", address, lowest_port=1)
 

@@ -62,6 +62,19 @@ def open_channel(address: str, credentials: Credentials) -> grpc.aio.Channel:
     )
 
 
+class BlobFetcher:
+    """Fetches blobs over whatever session is up. Made before the client, which it is handed to."""
+
+    def __init__(self) -> None:
+        self.link: _Link | None = None
+
+    async def get(self, sha256: bytes) -> bytes:
+        """Raises UnavailableError (no session, or it broke), NotFoundError, IntegrityError (not that blob)."""
+        if self.link is None:
+            raise UnavailableError(CONTROL_PLANE_UNREACHABLE, address="", details="no session is up", timeout_s=0)
+        return await self.link.get_blob(sha256)
+
+
 class TunnelClient:
     """Keeps one session up for as long as it runs: dials, and dials again with back-off. A supervised service.
 
@@ -77,6 +90,7 @@ class TunnelClient:
         *,
         sealer: Sealer,
         node: NodeSide,
+        blobs: BlobFetcher | None = None,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
     ) -> None:
@@ -87,7 +101,7 @@ class TunnelClient:
         self._node = node
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
-        self._link: _Link | None = None
+        self._blobs = blobs or BlobFetcher()
 
     async def run(self) -> None:
         self.ready.set()
@@ -100,25 +114,19 @@ class TunnelClient:
             lasted_s = self._clock.monotonic_s() - began_s
             await self._clock.sleep(self._backoff.next_delay_s(lasted_s=lasted_s, retry_after_s=retry_after_s))
 
-    async def get(self, sha256: bytes) -> bytes:
-        """A blob by digest, over the session's connection. Raises UnavailableError, NotFoundError, IntegrityError."""
-        if self._link is None:
-            raise UnavailableError(CONTROL_PLANE_UNREACHABLE, address="", details="no session", timeout_s=0)
-        return await self._link.get_blob(sha256)
-
     async def _one_session(self, address: str) -> float:
         """Run one session to its end; seconds that the control plane asked to stay away."""
         try:
             async with open_channel(address, self._credentials()) as channel:
-                self._link = _Link(channel, address, self._sealer, self._node, self._clock)
-                await self._link.run()
+                self._blobs.link = _Link(channel, address, self._sealer, self._node, self._clock)
+                await self._blobs.link.run()
         except _SessionEndedError as ended:
             log.warning("session.ended", extra={names.ADDRESS: address, names.CODE: ended.error.code.code})
             return ended.retry_after_s
         except FaosError as error:
             log.warning("session.failed", extra={names.ADDRESS: address, names.CODE: error.code.code})
         finally:
-            self._link = None
+            self._blobs.link = None
             self._node.connected(False)
         return 0.0
 

@@ -1,0 +1,100 @@
+"""The control plane, put together: build the services, wire them, run them in one task group."""
+
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from control_plane.api.bootstrap_admin import BootstrapAdmin
+from control_plane.api.node_queries import NodeQueries
+from control_plane.api.server import AdminServer, AdminServices
+from control_plane.audit.service import AuditService, record
+from control_plane.config.service import ConfigService
+from control_plane.db.schema import migrate_schema
+from control_plane.fleet.frame_record import open_recorder
+from control_plane.fleet.service import FleetService
+from control_plane.identity.authority import Authority
+from control_plane.identity.enrolment import JoinTokens
+from control_plane.settings import ControlPlaneSettings
+from control_plane.tenants.service import TenantService
+from faos_core import names
+from faos_core.clock import Clock, SystemClock
+from faos_core.lifecycle import running, until_signal
+from faos_core.store import Store
+from tunnel.identity import fingerprint_words
+from tunnel.server import TunnelServer
+
+log = logging.getLogger(__name__)
+
+ENDPOINTS_FILE = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a running control plane is reached on this machine."""
+
+    tunnel_port: int
+    admin_port: int
+
+
+async def serve(settings: ControlPlaneSettings) -> None:
+    """Run until SIGINT or SIGTERM. Raises SetupError for what a person must mend."""
+    async with control_plane(settings) as endpoints:
+        fields = {names.PORT: endpoints.tunnel_port, "admin_port": endpoints.admin_port}
+        log.info("control_plane.ready", extra=fields)
+        await until_signal()
+    log.info("control_plane.stopped")
+
+
+@asynccontextmanager
+async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None = None) -> AsyncIterator[Endpoints]:
+    """A whole control plane in this process, ready while the context is open."""
+    clock = clock or SystemClock()
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    migrate_schema(settings.database)
+    authority = Authority.open(settings.data_dir / "ca", clock)
+    authenticator = BootstrapAdmin.open(settings.admin_token_file)
+    async with Store(settings.database) as store:
+        with open_recorder(settings.received_frames_file) as recorder:
+            config = ConfigService(store, settings.data_dir / "keys", clock)
+            fleet = FleetService(store, config, clock)
+            tokens = JoinTokens(store, authority, record, clock, settings.public_addresses)
+            credentials = authority.server_credentials(settings.public_addresses)
+            tunnel = TunnelServer(
+                settings.tunnel_listen,
+                credentials,
+                enrolments=tokens,
+                fleet=fleet,
+                clock=clock,
+                heartbeat_s=settings.heartbeat_s,
+                recorder=recorder,
+            )
+            config.on_change(tunnel.targets_changed)
+            services = AdminServices(
+                tenants=TenantService(store, clock, config.create_tenant_keys),
+                nodes=NodeQueries(store),
+                join_tokens=tokens,
+                config=config,
+                audit=AuditService(store),
+                sessions=tunnel,
+                fingerprint_words=partial(fingerprint_words, authority.der),
+            )
+            admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
+            async with running([tunnel, admin]):
+                tokens.addresses = settings.public_addresses or [f"127.0.0.1:{tunnel.port}"]
+                endpoints = Endpoints(tunnel.port, admin.port)
+                announce(settings.data_dir, endpoints)
+                yield endpoints
+
+
+def announce(data_dir: Path, endpoints: Endpoints) -> None:
+    """Tell other processes of this machine the ports; whole or not at all."""
+    file = data_dir / ENDPOINTS_FILE
+    facts = {"pid": os.getpid(), "tunnel_port": endpoints.tunnel_port, "admin_port": endpoints.admin_port}
+    scratch = file.with_suffix(".new")
+    scratch.write_text(json.dumps(facts))
+    scratch.rename(file)
