@@ -32,7 +32,7 @@ class Door:
 TUNNEL = Door(
     name="tunnel",
     kind=DoorKind.GRPC,
-    opened_by=("tunnel.client", "tunnel.enrollment"),
+    opened_by=("tunnel.client",),
     default_ceiling=DoorCeiling.IDENTIFIER,
     highest_ceiling=DoorCeiling.IDENTIFIER,  # customer data never goes to the control plane
 )

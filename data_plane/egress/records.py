@@ -150,18 +150,18 @@ def walk(folder: Path, durable: int) -> Iterator[Record]:
 def read_segment(path: Path, first_index: int) -> Iterator[Record]:
     with path.open("rb") as file:
         size = path.stat().st_size
-        check_segment_header(path, file.read(SEGMENT_HEADER_BYTES), first_index)
+        check_segment_header(path, file.read(SEGMENT_HEADER_BYTES), first_index, size=size)
         index, offset = first_index, SEGMENT_HEADER_BYTES
         while record := read_record(file, path, index, offset=offset, size=size):
             yield record
             index, offset = index + 1, record.end
 
 
-def check_segment_header(path: Path, start: bytes, expected: int) -> None:
-    """Raises IntegrityError; TornTailError for a header that a crash cut short."""
+def check_segment_header(path: Path, start: bytes, expected: int, *, size: int) -> None:
+    """Raises IntegrityError; TornTailError for a segment in which a crash left not even the header."""
     if path.name != segment_name(expected):
         raise damaged(path, expected, f"a segment that begins with record {expected} belongs here")
-    if len(start) < SEGMENT_HEADER_BYTES:
+    if len(start) < SEGMENT_HEADER_BYTES or (size == SEGMENT_HEADER_BYTES and not start.strip(b"\0")):
         raise TornTailError(path, expected, 0)
     if start != segment_header(expected):
         raise damaged(path, expected, "its segment header is overwritten")

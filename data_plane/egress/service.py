@@ -8,6 +8,7 @@ from pathlib import Path
 from data_plane.ceiling.models import Ceiling
 from data_plane.egress.gate import EgressGate
 from data_plane.egress.identifiers import KnownIdentifiers
+from data_plane.egress.interfaces import Gate, Identifiers
 from data_plane.egress.ledger import Ledger, open_ledger
 from faos_core.clock import Clock, SystemClock
 
@@ -18,8 +19,8 @@ LEDGER_FOLDER = "ledger"
 class Egress:
     """What the composition root hands around."""
 
-    gate: EgressGate
-    identifiers: KnownIdentifiers
+    gate: Gate
+    identifiers: Identifiers
     ledger: Ledger
 
 
