@@ -1,0 +1,43 @@
+"""What the local API asks of the rest of the node, besides its runs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from data_plane.egress.interfaces import LedgerHead
+from data_plane.link.interfaces import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """The tunnel and the configuration as the link sees them now."""
+
+    spiffe_id: str
+    connected: bool = False
+    attempted_revision: int = 0
+    healthy_revision: int = 0
+    alarms: tuple[str, ...] = ()  # codes of what needs somebody's attention
+
+
+class Link(Protocol):
+    def state(self) -> LinkState: ...
+
+
+class Running(Protocol):
+    """The part of `Activation` that the API shows."""
+
+    def running(self) -> Configuration: ...
+
+
+class Ledger(Protocol):
+    """The part of `Gate` that the API shows."""
+
+    def head(self) -> LedgerHead: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where GetStatus looks."""
+
+    link: Link
+    configuration: Running
+    ledger: Ledger

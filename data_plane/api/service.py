@@ -1,0 +1,59 @@
+"""faos.site.v1.SiteService over the node's own parts. Errors go out through the server's ErrorInterceptor."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from data_plane.agents.interfaces import RunService
+from data_plane.api.interfaces import Facts
+from faos.site.v1 import site_pb2 as site
+from faos.site.v1.site_pb2_grpc import SiteServiceServicer
+from faos_core.ids import RunId
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SiteApi(SiteServiceServicer):
+    """One instance serves every client. A client that goes away does not stop its run."""
+
+    def __init__(self, runs: RunService, facts: Facts) -> None:
+        self._runs = runs
+        self._facts = facts
+
+    async def RunAgent(  # noqa: N802  # the name of the RPC
+        self, request: site.RunAgentRequest, context: Context
+    ) -> AsyncIterator[site.RunAgentResponse]:
+        run_id = await self._runs.start(
+            request.agent, request.input, idempotency_key=request.idempotency_key, subject=request.subject
+        )
+        async for event in self._runs.watch(run_id):
+            yield site.RunAgentResponse(event=event)
+
+    async def WatchRun(  # noqa: N802
+        self, request: site.WatchRunRequest, context: Context
+    ) -> AsyncIterator[site.WatchRunResponse]:
+        async for event in self._runs.watch(RunId(request.run_id), after_sequence=request.after_sequence):
+            yield site.WatchRunResponse(event=event)
+
+    async def ListRuns(self, request: site.ListRunsRequest, context: Context) -> site.ListRunsResponse:  # noqa: N802
+        runs, token = await self._runs.list(page_size=request.page_size, page_token=request.page_token)
+        return site.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def GetRun(self, request: site.GetRunRequest, context: Context) -> site.GetRunResponse:  # noqa: N802
+        run, steps = await self._runs.get(RunId(request.run_id))
+        return site.GetRunResponse(run=run, steps=steps)
+
+    async def GetStatus(self, request: site.GetStatusRequest, context: Context) -> site.GetStatusResponse:  # noqa: N802
+        link = self._facts.link.state()
+        configuration = self._facts.configuration.running()
+        return site.GetStatusResponse(
+            spiffe_id=link.spiffe_id,
+            connected=link.connected,
+            attempted_revision=link.attempted_revision,
+            running_revision=configuration.revision,
+            healthy_revision=link.healthy_revision,
+            agents=sorted(configuration.agents),
+            ledger_size=self._facts.ledger.head().size,
+            alarms=link.alarms,
+        )
