@@ -7,9 +7,10 @@ does stands in `SQLiteDialect`; PostgreSQL is a second class with the same metho
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -27,6 +28,7 @@ WAITING_WRITES = 10_000
 WAITING_READS = 1_000
 BATCH_WRITES = 1_000
 BUSY_TIMEOUT_MS = 5_000
+BUSY_RETRY_S = 0.01
 CLOSE_TIMEOUT_S = 30.0
 
 DISK_FULL = define(
@@ -107,15 +109,17 @@ class SQLiteDialect:
         self.database = url.database
 
     def prepare(self) -> None:
-        """Make the file readable by its owner alone; SQLite gives its WAL the same mode."""
+        """Make the file readable by its owner alone; SQLite gives its WAL the same mode.
+
+        A file that is there is not opened: closing it again would drop the locks that SQLite holds on it in this
+        process (POSIX; https://sqlite.org/howtocorrupt.html, 2.2).
+        """
         try:
-            descriptor = os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with suppress(FileExistsError):
+                os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            Path(self.database).chmod(0o600)
         except OSError as error:
             raise SetupError(DISK_FAILED, database=self.database) from error
-        try:
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
 
     def engine(self, *, pool_size: int, writable: bool) -> sa.Engine:
         engine = sa.create_engine(self._url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
@@ -147,15 +151,22 @@ class SQLiteDialect:
 def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     """Every connection: we begin transactions, not the driver; nothing temporary and nothing deleted stays on disk."""
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "temp_store=MEMORY",
-        "foreign_keys=ON",
-        "secure_delete=ON",
-    ):
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    switch_to_wal(connection, until_s=time.monotonic() + BUSY_TIMEOUT_MS / 1000)
+    for pragma in ("synchronous=FULL", "temp_store=MEMORY", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def switch_to_wal(connection: sqlite3.Connection, *, until_s: float) -> None:
+    """The one statement that does not obey busy_timeout: two first starts at once would fail without these retries."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(BUSY_RETRY_S)
 
 
 def set_reader_pragmas(connection: sqlite3.Connection, record: object) -> None:

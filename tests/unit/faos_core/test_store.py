@@ -389,6 +389,49 @@ async def test_kill_9_loses_nothing_acknowledged(database: Path) -> None:
     assert acknowledged <= kept
 
 
+def test_many_first_starts_at_once_all_open_the_file(tmp_path: Path) -> None:
+    """Switching a new file to WAL fails at once when another does the same; `make up` and a command may both start."""
+    failures: list[sqlite3.Error] = []
+
+    def start(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        connection = sqlite3.connect(path)
+        try:
+            store_module.set_pragmas(connection, None)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            failures.append(error)
+        connection.close()
+
+    for n in range(40):
+        barrier = threading.Barrier(6)
+        threads = [threading.Thread(target=start, args=(tmp_path / f"{n}.db", barrier)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert failures == []
+
+
+def test_opening_again_keeps_the_locks_of_this_process(database: Path) -> None:
+    """POSIX drops all locks of a process on a file when it closes any descriptor of it: two writers would follow."""
+    holder = sqlite3.connect(database, isolation_level=None)
+    store_module.set_pragmas(holder, None)
+    holder.execute("CREATE TABLE t(x)")
+    holder.execute("PRAGMA journal_mode=DELETE")  # locks the database file itself, not the WAL's index
+    holder.execute("BEGIN IMMEDIATE")
+
+    store_module.dialect_for(url_of(database)).prepare()
+
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    other = subprocess.run([sys.executable, "-c", code, str(database)], check=False, capture_output=True)
+    assert b"database is locked" in other.stderr
+    holder.close()
+
+
 ENVIRONMENT = """
 from alembic import context
 attributes = context.config.attributes
