@@ -5,7 +5,7 @@ records. A record is header length, body length (u32 each) and a CRC-32 over len
 (canonical JSON) and the body, the very bytes that were sent. Numbers are big-endian. The Merkle leaf is the header
 alone, which holds the body's SHA-256: a body may be dropped (its length set to 0) while the hashes stay for ever.
 
-`ledger_verifier.py` reads the same format on its own; change both, and docs/reference, together.
+`ledger_verifier.py` reads the same format on its own; change both together.
 """
 
 import json

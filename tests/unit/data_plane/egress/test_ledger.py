@@ -1,6 +1,7 @@
 """The ledger against crashes, damage and full disks; the independent verifier is the oracle throughout."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -173,6 +175,81 @@ async def test_summary_counts_by_class_and_door(tmp_path: Path) -> None:
 def test_summary_of_no_ledger_is_empty(tmp_path: Path) -> None:
     """A site that never sent anything has sent nothing; that is no error."""
     assert summarise(tmp_path / "ledger").total.messages == 0
+
+
+# Durability
+
+
+class SlowDisk:
+    """The real fdatasync, held back until it is let go; counts what was asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.free, self.calls = threading.Event(), threading.Event(), 0
+        self._fdatasync = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        self.calls += 1
+        self.asked.set()
+        assert self.free.wait(30)
+        self._fdatasync(descriptor)
+
+
+async def test_append_returns_only_after_the_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent before it is durable is sent unrecorded when the power fails; nor may the head run ahead."""
+    folder = tmp_path / "ledger"
+    async with open_ledger(folder) as ledger:
+        disk = SlowDisk(monkeypatch)
+        appending = asyncio.ensure_future(ledger.append(entry(0)))
+        await asyncio.to_thread(disk.asked.wait, 30)
+        before = (appending.done(), ledger.head().size, read_head(folder).size)
+        disk.free.set()
+
+        assert await appending == 0
+        assert before == (False, 0, 0)
+        assert (ledger.head().size, read_head(folder).size) == (1, 1)
+
+
+async def test_appends_that_wait_together_share_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Group commit is what makes an fsync before each send affordable."""
+    async with open_ledger(tmp_path / "ledger") as ledger:
+        disk = SlowDisk(monkeypatch)
+        first = asyncio.ensure_future(ledger.append(entry(0)))
+        await asyncio.to_thread(disk.asked.wait, 30)
+        others = [asyncio.ensure_future(ledger.append(entry(number))) for number in range(1, 100)]
+        await asyncio.sleep(0)
+        disk.free.set()
+        indexes = await asyncio.gather(first, *others)
+
+    assert indexes == list(range(100))
+    assert disk.calls <= 4  # two groups, and the head's own at most twice
+
+
+async def test_cancelled_append_does_not_disturb_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that gives up leaves a record of what was never sent: a superset, and no harm to the group."""
+    async with open_ledger(tmp_path / "ledger") as ledger:
+        disk = SlowDisk(monkeypatch)
+        given_up = asyncio.ensure_future(ledger.append(entry(0)))
+        await asyncio.to_thread(disk.asked.wait, 30)
+        given_up.cancel()
+        kept = asyncio.ensure_future(ledger.append(entry(1)))
+        disk.free.set()
+
+        assert await kept == 1
+    assert given_up.cancelled()
+    assert ledger_verifier.verify(tmp_path / "ledger").size == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_defect_in_the_writer_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """A caller that waits for ever would be a node that is silent without saying why."""
+    unwritable = dataclasses.replace(entry(0), fields_by_class={"OPERATIONAL": object()})  # type: ignore[dict-item]  # meant
+
+    async with open_ledger(tmp_path / "ledger") as ledger, asyncio.timeout(30):
+        with pytest.raises(StopError):
+            await ledger.append(unwritable)
+        with pytest.raises(StopError):
+            await ledger.append(entry(1))
 
 
 # Crashes
