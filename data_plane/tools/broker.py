@@ -34,12 +34,15 @@ class ToolServers:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
         start_timeout_s: float = START_TIMEOUT_S,
+        isolations: Sequence[sandbox.Isolation] = tuple(sandbox.Isolation),
     ) -> None:
+        """start_timeout_s: from spawn to listed tools. isolations: acceptable ones, the best first."""
         self._ceiling = ceiling
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._start_timeout_s = start_timeout_s
         self._servers: dict[str, SupervisedServer] = {}
+        self._isolations = isolations
         self._isolation: sandbox.Isolation | None = None
         self._tasks = asyncio.TaskGroup()
 
@@ -114,7 +117,7 @@ class ToolServers:
         """Found out once, when the first server needs it: a node without tools needs no sandbox."""
         if self._isolation is None:
             try:
-                self._isolation = await asyncio.to_thread(sandbox.available)
+                self._isolation = await asyncio.to_thread(sandbox.available, self._isolations)
             except SetupError as error:
                 cause = StartCause.SANDBOX_UNAVAILABLE
                 raise ToolServerError(errors.SERVER_SANDBOX_UNAVAILABLE, cause, server=server) from error

@@ -54,12 +54,14 @@ class ConnectionLostError(Exception):
 class McpConnection:
     """One life of one server: `live` once, `call` while `definitions` are there, `fail` from anywhere."""
 
-    def __init__(self, server: str, launch: Launch, *, result_bytes: int) -> None:
+    def __init__(self, server: str, launch: Launch, *, result_bytes: int, on_over: Callable[[], None]) -> None:
+        """on_over: called once, when this life is over and before any call hears of it."""
         self.fault: Fault | None = None
         self.definitions: dict[str, ToolDefinition] = {}
         self._server = server
         self._launch = launch
         self._result_bytes = result_bytes
+        self._on_over = on_over
         self._process: ServerProcess | None = None
         self._client: mcp.Client | None = None
         self._over = asyncio.Event()
@@ -96,15 +98,13 @@ class McpConnection:
 
     def fail(self, fault: Fault) -> None:
         """End this life for this reason; the first reason stands."""
-        self.fault = self.fault or fault
-        self._over.set()
+        self._end(fault)
         if self._process:
             self._process.kill()
 
     def stop(self) -> None:
         """End this life politely: the process may finish what it does within a second."""
-        self.fault = self.fault or Fault.STOPPED
-        self._over.set()
+        self._end(Fault.STOPPED)
         if self._client is None and self._process:
             self._process.kill()  # in the middle of the handshake there is nothing to be polite about
 
@@ -125,6 +125,12 @@ class McpConnection:
         text = "\n".join(text_of(block) for block in result.content)
         structured = result.structured_content if isinstance(result.structured_content, dict) else None
         return bounded(text, structured, is_error=bool(result.is_error), limit_bytes=self._result_bytes)
+
+    def _end(self, fault: Fault) -> None:
+        if not self._over.is_set():
+            self.fault = fault
+            self._over.set()
+            self._on_over()
 
     async def _pumped(self, process: ServerProcess, on_ready: Callable[[], None]) -> None:
         if self._over.is_set():

@@ -151,14 +151,15 @@ class SupervisedServer:
 
     async def _one_life(self) -> Fault:
         settings = self.settings
-        self._life = McpConnection(settings.name, settings.launch, result_bytes=settings.result_bytes)
+        self._life = McpConnection(
+            settings.name, settings.launch, result_bytes=settings.result_bytes, on_over=self._up.clear
+        )
         try:
             return await self._life.live(self._on_ready, start_timeout_s=settings.start_timeout_s)
         except Exception:
             log.exception("tool_server.defect", extra={names.TOOL_SERVER: settings.name})
             return Fault.DIED
         finally:
-            self._up.clear()
             self._first.set()
 
     def _on_ready(self) -> None:
