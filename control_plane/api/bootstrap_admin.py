@@ -33,9 +33,8 @@ class BootstrapAdmin:
                 _create(file)
             token = _read(file)
         except (OSError, UnicodeDecodeError) as error:
-            raise SetupError(
-                TOKEN_FILE_UNUSABLE, file=str(file), reason=f"{type(error).__name__}: it {error}."
-            ) from error
+            reason = f"The system says: {getattr(error, 'strerror', None) or 'it is not text'}."
+            raise SetupError(TOKEN_FILE_UNUSABLE, file=str(file), reason=reason) from error
         return cls(_digest(token))
 
     async def authenticate(self, token: str) -> Caller:

@@ -31,6 +31,7 @@ class TenantService:
         self._store = store
         self._clock = clock
         self._create_keys = create_keys
+        self._creating = asyncio.Lock()  # one key folder is made by one call
 
     async def create_tenant(self, name: str, *, actor: str) -> Tenant:
         """Make the tenant and its signing keys.
@@ -39,9 +40,10 @@ class TenantService:
         Raises: InvalidError (malformed name), ConflictError (there already).
         """
         tenant = Tenant(check_name(name), self._clock.now())
-        await self._store.read(lambda connection: _refuse_taken(connection, name))
-        tuf_root = await asyncio.to_thread(self._create_keys, name)
-        await self._store.write(lambda connection: _insert_tenant(connection, tenant, tuf_root, actor))
+        async with self._creating:
+            await self._store.read(lambda connection: _refuse_taken(connection, name))
+            tuf_root = await asyncio.to_thread(self._create_keys, name)
+            await self._store.write(lambda connection: _insert_tenant(connection, tenant, tuf_root, actor))
         return tenant
 
     async def list_tenants(self, *, page_size: int, page_token: str) -> tuple[list[Tenant], str]:
