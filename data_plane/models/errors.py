@@ -32,6 +32,12 @@ RUNTIME_UNKNOWN = define(
     why="This version runs llama_cpp.",
     next_step="Set spec.runtime to llama_cpp.",
 )
+NOT_LOADED = define(
+    "model.not_loaded",
+    what="The model {name!r} is not loaded.",
+    why="The running revision does not declare it for this site.",
+    next_step="See what runs here: faos status.",
+)
 CLOSED = define(
     "model.closed",
     what="The model was unloaded while it was answering.",

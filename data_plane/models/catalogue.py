@@ -1,0 +1,98 @@
+"""Which models are loaded: those of the running configuration, each file once however many specs name it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from data_plane.ceiling.models import ModelFile
+from data_plane.models import errors
+from data_plane.models.interfaces import ModelRuntime, Sampling
+from data_plane.models.llama_cpp import LlamaCppRuntime
+from data_plane.models.verification import FileVerifier
+from faos.resource.v1 import resource_pb2 as resource
+from faos_core.errors import InvalidError, NotFoundError
+
+DEFAULT_CONTEXT_TOKENS = 4096
+DEFAULT_MAX_TOKENS = 256
+NO_PENALTY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadKey:
+    """What makes two specs share one loaded model."""
+
+    sha256: str
+    context_tokens: int
+
+
+class ModelCatalogue:
+    """Order: `load` the models of a new configuration beside those that run, then `retain` only the new ones.
+
+    For one caller at a time (activation); `runtime` may be called at any time. `aclose` unloads all.
+    """
+
+    def __init__(self, files: Mapping[str, ModelFile], verifier: FileVerifier) -> None:
+        """files: of the ceiling, by name."""
+        self._files = files
+        self._verifier = verifier
+        self._loaded: dict[LoadKey, ModelRuntime] = {}
+        self._names: dict[str, LoadKey] = {}
+
+    async def load(self, models: Mapping[str, resource.Model]) -> None:
+        """Load what is not loaded yet. `runtime` still answers for the names of before, until `retain`.
+
+        Each file's SHA-256 is checked before its first load, and again whenever the file changed.
+        Raises: NotFoundError (source not in the ceiling), InvalidError (unknown runtime), IntegrityError (checksum),
+            SetupError (file missing or no model). What was loaded before the error stays until `retain`.
+        """
+        for spec in models.values():
+            await self._load_one(self._file_of(spec), context_tokens_of(spec))
+
+    async def retain(self, models: Mapping[str, resource.Model]) -> None:
+        """From now on `runtime` answers for exactly these, which `load` has loaded; unload what none of them needs.
+        Turns in progress on what is unloaded end with UnavailableError."""
+        self._names = {name: self._key_of(spec) for name, spec in models.items()}
+        for key in self._loaded.keys() - set(self._names.values()):
+            await self._loaded.pop(key).aclose()
+
+    def runtime(self, name: str) -> ModelRuntime:
+        """The loaded Model of this name. Raises NotFoundError."""
+        try:
+            return self._loaded[self._names[name]]
+        except KeyError as error:
+            raise NotFoundError(errors.NOT_LOADED, name=name) from error
+
+    async def aclose(self) -> None:
+        """Unload all. Idempotent."""
+        await self.retain({})
+
+    def _file_of(self, spec: resource.Model) -> ModelFile:
+        if spec.runtime not in (resource.MODEL_RUNTIME_UNSPECIFIED, resource.MODEL_RUNTIME_LLAMA_CPP):
+            raise InvalidError(errors.RUNTIME_UNKNOWN, source=spec.source)
+        try:
+            return self._files[spec.source]
+        except KeyError as error:
+            raise NotFoundError(errors.SOURCE_UNKNOWN, source=spec.source) from error
+
+    def _key_of(self, spec: resource.Model) -> LoadKey:
+        return LoadKey(self._file_of(spec).sha256.lower(), context_tokens_of(spec))
+
+    async def _load_one(self, file: ModelFile, context_tokens: int) -> None:
+        await self._verifier.verify(file.file, file.sha256)
+        key = LoadKey(file.sha256.lower(), context_tokens)
+        if key not in self._loaded:
+            self._loaded[key] = await LlamaCppRuntime.load(file.file, context_tokens=context_tokens)
+
+
+def context_tokens_of(spec: resource.Model) -> int:
+    return spec.context_tokens or DEFAULT_CONTEXT_TOKENS
+
+
+def sampling_of(spec: resource.Model) -> Sampling:
+    """The spec's sampling with the schema's defaults in place of zeros."""
+    sampling = spec.sampling
+    return Sampling(
+        temperature=sampling.temperature,
+        repeat_penalty=sampling.repeat_penalty or NO_PENALTY,
+        max_tokens=sampling.max_tokens or DEFAULT_MAX_TOKENS,
+        seed=sampling.seed,
+    )
