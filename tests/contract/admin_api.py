@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import grpc
 
@@ -17,9 +17,11 @@ from control_plane.config.trust import create_tenant_keys
 from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
+from control_plane.tenants.errors import TENANT_UNKNOWN
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
 from faos_core.clock import SystemClock
+from faos_core.errors import NotFoundError
 from faos_core.ids import NodeIdentity
 from faos_core.lifecycle import running
 from faos_core.store import Store
@@ -36,6 +38,15 @@ class OpenSessions:
 
     def is_live(self, identity: NodeIdentity) -> bool:
         return identity in self.live
+
+
+class NothingDeclared:
+    """A ConfigService of tenants that declare nothing, for tests that are about the way there."""
+
+    async def apply(self, *args: object, **options: object) -> Never:
+        raise NotFoundError(TENANT_UNKNOWN, tenant="")
+
+    get_resource = list_resources = list_revisions = get_revision = apply
 
 
 def words_of(public_key_sha256: bytes) -> Sequence[str]:
