@@ -1,0 +1,167 @@
+"""A node, put together: build the services, wire them, run them in one task group."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from data_plane.activation import NodeActivation
+from data_plane.agents.journal import Journal
+from data_plane.agents.perform import Ports
+from data_plane.agents.service import Runs
+from data_plane.api.interfaces import Facts, LinkState
+from data_plane.api.server import SiteServer
+from data_plane.api.service import SiteApi
+from data_plane.ceiling.load import load_ceiling
+from data_plane.egress.service import Egress, open_egress
+from data_plane.errors import EMBEDDER_MISSING
+from data_plane.identity.store import IdentityStore, Membership
+from data_plane.link.applier import Applier, ApplySettings, NodeScope
+from data_plane.link.apply_machine import Deadlines
+from data_plane.link.config_store import ConfigStore
+from data_plane.link.session import NodeSession
+from data_plane.link.trust import Trust
+from data_plane.memory.service import KnowledgeBaseService
+from data_plane.models.catalogue import ModelCatalogue
+from data_plane.models.embedder import OnnxEmbedder
+from data_plane.models.verification import FileVerifier
+from data_plane.settings import NodeSettings
+from data_plane.storage.service import open_storage
+from data_plane.tools.broker import ToolServers
+from faos_core import names
+from faos_core.clock import Clock, SystemClock
+from faos_core.errors import SetupError
+from faos_core.lifecycle import running, until_signal
+from tunnel.client import BlobFetcher, TunnelClient
+
+log = logging.getLogger(__name__)
+
+SOAK_SLACK_S = 30.0  # beyond the soak, before it counts as stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running node, for whoever runs it in their own process."""
+
+    membership: Membership
+    applier: Applier
+    activation: NodeActivation
+    runs: Runs
+    session: NodeSession
+    egress: Egress
+
+
+async def serve(settings: NodeSettings) -> None:
+    """Run until SIGINT or SIGTERM. Raises SetupError, IntegrityError for what a person must mend."""
+    async with node(settings) as running_node:
+        log.info("node.ready", extra={names.NODE: running_node.membership.identity.node})
+        await until_signal()
+    log.info("node.stopped")
+
+
+@asynccontextmanager
+async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIterator[Node]:
+    """A whole node in this process; last known good runs, or an alarm says why not, while the context is open."""
+    clock = clock or SystemClock()
+    ceiling = load_ceiling(settings.ceiling_path)
+    if ceiling.embedder is None:
+        raise SetupError(EMBEDDER_MISSING, file=settings.ceiling_path)
+    identity = IdentityStore(settings.data_dir)
+    membership = identity.load()
+    verifier, blobs = FileVerifier(), BlobFetcher()
+    async with AsyncExitStack() as stack:
+        egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock))
+        storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=membership.identity.tenant))
+        embedder = await OnnxEmbedder.load(ceiling.embedder, verifier)
+        stack.push_async_callback(embedder.aclose)
+        models = ModelCatalogue(ceiling.models, verifier)
+        stack.push_async_callback(models.aclose)
+        tools = await stack.enter_async_context(ToolServers(ceiling, clock=clock))
+        knowledge = await stack.enter_async_context(KnowledgeBaseService(storage, embedder))
+        activation = NodeActivation(
+            ceiling, models=models, tools=tools, knowledge=knowledge, identifiers=egress.identifiers
+        )
+        applier = Applier(
+            store=ConfigStore(settings.data_dir / "config"),
+            trust=Trust(membership.tuf_root),
+            activation=activation,
+            health=activation.health,
+            blobs=blobs,
+            ceiling=ceiling,
+            scope=NodeScope(membership.identity.tenant, membership.labels),
+            clock=clock,
+            settings=apply_settings(settings),
+        )
+        journal = Journal(storage.store, storage.sealer, clock)
+        runs = Runs(journal, Ports(activation, models, embedder, tools, knowledge), ceiling.limits, clock)
+        session = NodeSession(
+            applier=applier,
+            gate=egress.gate,
+            identifiers=egress.identifiers,
+            counts=runs.counts,
+            epoch=identity.next_epoch(),
+            clock=clock,
+        )
+        client = TunnelClient(
+            membership.addresses,
+            lambda: membership.credentials,
+            sealer=egress.gate,
+            node=session,
+            blobs=blobs,
+            clock=clock,
+        )
+        link = LinkFacts(membership, session, applier)
+        site = SiteServer(settings.data_dir, SiteApi(runs, Facts(link, activation, egress.gate)))
+        async with running([applier, runs, Resumer(activation, runs), site, client]):
+            yield Node(membership, applier, activation, runs, session, egress)
+
+
+class Resumer:
+    """Takes up the runs that a crash cut off, once there is a configuration to go on with. A supervised service.
+
+    Where last known good cannot be activated yet, the runs wait for it; they are not failed for want of it.
+    """
+
+    name = "resumer"
+
+    def __init__(self, activation: NodeActivation, runs: Runs) -> None:
+        self.ready = asyncio.Event()
+        self._activation = activation
+        self._runs = runs
+
+    async def run(self) -> None:
+        self.ready.set()
+        await self._activation.activated.wait()
+        log.info("runs.resumed", extra={names.SIZE: await self._runs.resume_all()})
+        await asyncio.Event().wait()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """What the local API shows of the link."""
+
+    membership: Membership
+    session: NodeSession
+    applier: Applier
+
+    def state(self) -> LinkState:
+        facts = self.applier.facts()
+        return LinkState(
+            spiffe_id=self.membership.identity.spiffe_id,
+            connected=self.session.is_connected,
+            attempted_revision=facts.attempted_revision,
+            healthy_revision=facts.healthy_revision,
+            alarms=self.applier.alarms(),
+        )
+
+
+def apply_settings(settings: NodeSettings) -> ApplySettings:
+    times = settings.apply
+    deadlines = Deadlines(
+        verifying_s=times.verify_s,
+        activating_s=times.activate_s,
+        soaking_s=times.soak_s * 2 + SOAK_SLACK_S,
+        stuck_s=times.stuck_s,
+    )
+    return ApplySettings(soak_s=times.soak_s, deadlines=deadlines)
