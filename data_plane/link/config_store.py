@@ -68,6 +68,7 @@ class ConfigStore:
         self._disk = disk or Disk()
         self._lock = threading.Lock()
         self._state = StoredState()
+        self._is_settled = False  # whether the state file is known to be durable
 
     def open(self) -> None:
         """Read the state; on the first start, make an empty one. Removes what a crash left unfinished.
@@ -78,6 +79,8 @@ class ConfigStore:
         self._disk.sweep(self._folder)
         if (self._folder / STATE_FILE).exists():
             self._state = self._read_state()
+            self._disk.sync_folder(self._folder)
+            self._is_settled = True
         else:
             self._make_state()
         for name in FOLDERS:
@@ -160,7 +163,7 @@ class ConfigStore:
         """Make a verified offer and the metadata that vouches for it durable, in one step; raise the high-water mark.
 
         blobs: checked bodies by SHA-256. work: the folder that Trust.check left.
-        Raises: ConfigurationError (ROLLBACK), OSError; the state is then as it was.
+        Raises: ConfigurationError (ROLLBACK): nothing has changed; OSError: all of it has changed, or nothing.
         """
         with self._lock:
             self.check_high_water(pointer)
@@ -171,10 +174,10 @@ class ConfigStore:
             self._write_state(raised)
 
     def _adopt(self, work: Path) -> int:
-        """Move the work folder to where a generation lives. A leftover of a crash in its place was never in force."""
-        generation = self._state.generation + 1
+        """Move the work folder to where a generation lives. No number is used twice: a state file may name it."""
+        there = (int(path.name) for path in (self._folder / "metadata").iterdir() if path.name.isdecimal())
+        generation = max(there, default=0) + 1
         self._disk.sync_tree(work)
-        self._disk.remove(self._metadata(generation))
         self._disk.rename(work, self._metadata(generation))
         self._disk.sync_folder(self._folder / "metadata")
         return generation
@@ -205,6 +208,8 @@ class ConfigStore:
     def collect_garbage(self) -> None:
         """Remove manifests, blobs and metadata that no pointer of the state reaches. Raises IntegrityError, OSError."""
         with self._lock:
+            if not self._is_settled:
+                return
             manifests = {pointer.manifest_sha256 for pointer in self._state.pointers() if pointer.revision}
             self._keep("manifests", {sha256.hex() for sha256 in manifests})
             self._keep("blobs", {sha256.hex() for sha256 in self._blobs_of(manifests)})
@@ -225,8 +230,20 @@ class ConfigStore:
 
     def _write_state(self, state: StoredState) -> None:
         assert state.high_water.revision >= self._state.high_water.revision, "high-water marks never fall"
-        self._disk.put(self._folder, {STATE_FILE: encode_state(state)})
+        self._is_settled = False
+        try:
+            self._disk.put(self._folder, {STATE_FILE: encode_state(state)})
+        except OSError:
+            self._reread_state()
+            raise
         self._state = state
+        self._is_settled = True
+
+    def _reread_state(self) -> None:
+        """After a failed write the old file or the new one is there, and which of them a crash would leave is open:
+        the store says what the disk says, and removes nothing before a write has succeeded."""
+        if (self._folder / STATE_FILE).exists():
+            self._state = self._read_state()
 
     def _read_state(self) -> StoredState:
         try:
