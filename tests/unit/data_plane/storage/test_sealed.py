@@ -43,6 +43,13 @@ def test_a_value_that_was_moved_is_refused(here: tuple[str, str, str], there: tu
         unseal(KEY, *there, seal(KEY, *here, b"secret"))
 
 
+@pytest.mark.parametrize("there", [("abd", "c", ""), ("a", "c", "bd"), ("ab", "dc", ""), ("ab", "", "dc")])
+def test_places_that_join_to_the_same_text_are_different(there: tuple[str, str, str]) -> None:
+    """Without lengths between the parts, row "11" of one table could pass for row "1" of another."""
+    with pytest.raises(IntegrityError):
+        unseal(KEY, *there, seal(KEY, "ab", "c", "d", b"secret"))
+
+
 @given(position=st.integers(0, OVERHEAD_BYTES + 5), flip=st.integers(1, 255))
 def test_a_value_that_was_changed_is_refused(position: int, flip: int) -> None:
     """Every byte is authenticated, header and key id included."""

@@ -79,6 +79,26 @@ async def test_another_tenant_cannot_open(tmp_path: Path, box: Letters) -> None:
     assert "acme" not in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["wrapped_key", "tenant"])
+async def test_a_wrapped_key_that_was_moved_is_refused(
+    tmp_path: Path, storage: Storage, box: Letters, column: str
+) -> None:
+    """Who can write the file must not give one subject's key to another, or to another tenant."""
+    await box.put("ada", "hers", subject="Ada")
+    ada = data_keys.c.subject_index == storage.keys.subject_index("Ada")
+    own = sa.select(data_keys.c.wrapped_key).where(~ada).scalar_subquery()
+    value = own if column == "wrapped_key" else "other"
+
+    await storage.store.write(
+        lambda connection: connection.execute(data_keys.update().where(ada).values({column: value})).rowcount
+    )
+
+    tenant = TenantName("acme" if column == "wrapped_key" else "other")
+    async with open_storage(tmp_path / "node", tenant=tenant) as again:
+        with pytest.raises(IntegrityError):
+            await Letters(again).get("ada")
+
+
 def test_blind_indexes_find_equal_values_of_one_column_only(storage: Storage, box: Letters) -> None:
     """Look-ups need equality; equality across columns would tell more than asked for."""
     index = storage.sealer.blind_index(box.table.c.sender_index, "ada@example.org")
