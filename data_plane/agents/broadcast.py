@@ -62,6 +62,10 @@ class Broadcast:
     def __init__(self) -> None:
         self._channels: dict[RunId, Channel] = {}
 
+    @property
+    def channel_count(self) -> int:
+        return len(self._channels)
+
     def open(self, run_id: RunId) -> None:
         """The run is in progress here."""
         self._channels.setdefault(run_id, Channel()).live = True

@@ -8,6 +8,7 @@ from typing import Any
 from data_plane.tools.interfaces import ToolDefinition
 from data_plane.tools.schema import BadSchemaError, first_violation
 
+EMPTY_SCHEMA_KEYS = {"$schema", "additionalProperties", "description", "properties", "required", "title", "type"}
 ANSWER = "answer"  # in place of a tool's name: it is time to answer
 
 
@@ -58,15 +59,9 @@ def parse_call(text: str, tools: Sequence[ToolDefinition], *, may_answer: bool) 
 
 def takes_nothing(tool: ToolDefinition) -> bool:
     """Whether {} is the only thing to say to it, so that no model needs to be asked."""
-    return not tool.input_schema.get("properties") and not set(tool.input_schema) - {
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "title",
-        "description",
-        "$schema",
-    }
+    schema = tool.input_schema
+    declares_nothing = schema.get("properties") == {} or schema.get("additionalProperties") is False
+    return set(schema) <= EMPTY_SCHEMA_KEYS and not schema.get("properties") and declares_nothing
 
 
 def _branch(name: str, schema: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

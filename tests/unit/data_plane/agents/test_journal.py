@@ -1,0 +1,112 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_plane.agents.journal import Journal, NewRun, OpenRun
+from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
+from data_plane.storage.service import Storage
+from faos_core.clock import SystemClock
+from faos_core.errors import InternalError, InvalidError, NotFoundError
+
+ASK = StepRequest(StepKind.MODEL, "small", {"text": "canary-request"})
+NEXT = StepRequest(StepKind.TOOL, "read", {"text": "next"})
+DONE = StepOutcome({"text": "canary-result"})
+
+
+@pytest.fixture
+def journal(storage: Storage) -> Journal:
+    return Journal(storage.store, storage.sealer, SystemClock())
+
+
+async def begun(journal: Journal, **options: str) -> tuple[OpenRun, RecordedStep]:
+    open_run, step = await journal.create_run(NewRun("helper", 1, "canary-input", **options), then=ASK)
+    assert isinstance(step, RecordedStep)
+    return open_run, step
+
+
+def done(step: RecordedStep) -> RecordedStep:
+    return replace(step, outcome=DONE, finished_at=SystemClock().now())
+
+
+async def test_begin_counts_attempts_and_keeps_key_and_request(journal: Journal) -> None:
+    """After a crash the tool must see the key of the first attempt, and the operator that there were two."""
+    open_run, first = await begun(journal)
+
+    second = await journal.begin_step(open_run, 1, NEXT)
+
+    assert (first.attempts, second.attempts) == (1, 2)
+    assert second.idempotency_key == first.idempotency_key
+    assert second.request == ASK
+
+
+async def test_recorded_step_can_neither_begin_nor_be_recorded_again(journal: Journal) -> None:
+    """The invariant of the design: never again once it was recorded, whoever asks."""
+    open_run, step = await begun(journal)
+    await journal.record_step(open_run, done(step), then=NEXT)
+
+    with pytest.raises(InternalError):
+        await journal.begin_step(open_run, 1, ASK)
+    with pytest.raises(InternalError):
+        await journal.record_step(open_run, done(step), then=NEXT)
+    _, steps = await journal.read_run(open_run.run.run_id)
+    assert [each.outcome for each in steps] == [DONE, None]
+
+
+async def test_end_stands(journal: Journal) -> None:
+    """A success must never be overwritten by what comes later, a recovery for example."""
+    open_run, step = await begun(journal)
+    await journal.record_step(open_run, done(step), then=Ending(RunState.SUCCEEDED, "fine"))
+
+    await journal.end_run(open_run, Ending(RunState.FAILED, error_code="run.defect"))
+
+    run, _ = await journal.read_run(open_run.run.run_id)
+    assert run.ending == Ending(RunState.SUCCEEDED, "fine")
+    assert await journal.unfinished_runs() == []
+
+
+async def test_idempotency_key_is_unique_per_agent(journal: Journal) -> None:
+    """Two agents may be given the same key by two callers that do not know of each other."""
+    first, _ = await begun(journal, idempotency_key="k")
+    again, step = await journal.create_run(NewRun("helper", 1, "other", "k"), then=ASK)
+    other, _ = await journal.create_run(NewRun("another", 1, "other", "k"), then=ASK)
+
+    assert (again.run, step) == (first.run, None)
+    assert other.run.run_id != first.run.run_id
+
+
+async def test_nothing_of_a_customers_is_on_disk_in_the_clear(journal: Journal, tmp_path: Path) -> None:
+    """The database file, its WAL and whatever lies beside them are what a thief gets."""
+    open_run, step = await begun(journal, idempotency_key="canary-key", subject="canary-subject")
+    await journal.record_step(open_run, done(step), then=Ending(RunState.SUCCEEDED, "canary-output"))
+
+    on_disk = b"".join(file.read_bytes() for file in (tmp_path / "node").iterdir() if file.is_file())
+    assert b"helper" in on_disk
+    assert b"canary" not in on_disk
+
+
+async def test_erased_subject_takes_its_runs_along(journal: Journal, storage: Storage) -> None:
+    """Erasing a person must reach the runs about them, and no others."""
+    erased, _ = await begun(journal, subject="person")
+    kept, _ = await begun(journal)
+
+    await storage.erase_subject("person")
+
+    with pytest.raises(NotFoundError):
+        await journal.read_run(erased.run.run_id)
+    assert (await journal.read_run(kept.run.run_id))[0].input == "canary-input"
+
+
+async def test_resumed_run_of_a_subject_is_sealed_with_its_key(journal: Journal, storage: Storage) -> None:
+    """Steps after a restart must fall under the same erasure as those before it."""
+    await begun(journal, subject="person")
+
+    [resumed] = await journal.unfinished_runs()
+
+    assert resumed.subject == "person"
+
+
+async def test_page_token_of_others_is_refused(journal: Journal) -> None:
+    """A wrong token must not quietly give a wrong page."""
+    with pytest.raises(InvalidError):
+        await journal.list_runs(page_size=5, page_token="x")
