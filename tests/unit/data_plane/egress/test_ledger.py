@@ -95,6 +95,26 @@ async def test_leaves_read_back_what_was_recorded_while_the_node_runs(tmp_path: 
     assert len(records.segments(tmp_path / "ledger")) > 1
 
 
+async def test_readers_never_see_damage_in_a_ledger_that_is_being_written(tmp_path: Path) -> None:
+    """An auditor's check beside a busy node must not cry wolf over a record that is half written."""
+    folder, body = tmp_path / "ledger", bytes(3000)
+
+    async def keep_writing(ledger: Ledger, reading: "asyncio.Future[None]") -> None:
+        while not reading.done():
+            await ledger.append(entry(0, body=body))
+
+    def keep_reading(ledger: Ledger) -> None:
+        for _ in range(20):
+            acknowledged = ledger.head().size
+            report = ledger_verifier.verify(folder)
+            assert (report.problem, report.size >= acknowledged) == ("", True)
+            assert sum(1 for _ in read_leaves(folder)) >= acknowledged
+
+    async with open_ledger(folder, segment_bytes=50_000) as ledger:
+        reading = asyncio.ensure_future(asyncio.to_thread(keep_reading, ledger))
+        await asyncio.gather(reading, *(keep_writing(ledger, reading) for _ in range(20)))
+
+
 async def test_reopen_continues_the_same_tree(tmp_path: Path) -> None:
     """A restart must not begin a new history."""
     await fill(tmp_path / "two", 4)
