@@ -1,6 +1,10 @@
-"""Codes of the control plane's configuration side."""
+"""Codes and errors of the control plane's configuration side."""
 
-from faos_core.errors import define
+from collections.abc import Sequence
+
+from faos_core.errors import InvalidError, define
+from faos_core.kinds import kind_name
+from faos_core.resource_validation import Violation
 
 KEYS_UNUSABLE = define(
     "config.keys_unusable",
@@ -26,18 +30,6 @@ REQUEST_ID_REUSED = define(
     why="One request id stands for one set of resources, so that retrying is safe.",
     next_step="Apply again with a fresh request id.",
 )
-PAGE_TOKEN_INVALID = define(
-    "config.page_token_invalid",
-    what="The page token is not one of this list.",
-    why="A page token is what the page before said, unchanged, for the same request.",
-    next_step="List again from the start, without a page token.",
-)
-TENANT_UNKNOWN = define(
-    "config.tenant_unknown",
-    what="There is no tenant {tenant!r}.",
-    why="Resources belong to a tenant, which must exist first.",
-    next_step="Create it: faos create tenant {tenant}",
-)
 RESOURCE_UNKNOWN = define(
     "config.resource_unknown",
     what="Tenant {tenant!r} has no {kind} named {name!r}.",
@@ -50,3 +42,13 @@ REVISION_UNKNOWN = define(
     why="Revisions count from 1, one for each apply that changed something.",
     next_step="See what there is: faos get revisions",
 )
+
+
+class ResourcesInvalidError(InvalidError):
+    """Resources that cannot be applied; `violations` has everything that is wrong at once, at least one."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        first = violations[0]
+        where = f"{kind_name(first.kind)} {first.name!r}, {first.field_path or 'as a whole'}: {first.message}"
+        super().__init__(RESOURCES_INVALID, count=len(violations), first=where)
+        self.violations: Sequence[Violation] = tuple(violations)

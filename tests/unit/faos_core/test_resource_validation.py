@@ -281,3 +281,10 @@ def test_validation_never_fails_on_what_parses(data):
 
     for violation in validate([resource], complete=True):
         assert violation.code in REGISTRY
+
+
+def test_quickstart_is_valid():
+    """The first resources that anybody applies must be accepted."""
+    quickstart = Path(__file__).parents[3] / "examples" / "quickstart" / "resources"
+
+    assert check([item.resource for item in resource_yaml.load([quickstart])], complete=True) == []

@@ -1,0 +1,166 @@
+"""Revisions in the database: what stands, and how the next one is written. All within the caller's transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import sqlalchemy as sa
+
+from control_plane.config.models import Change, Revision
+from control_plane.config.trust import SignedMetadata
+from control_plane.db.models import blobs, nodes, resources, revision_changes, revisions, sites, tuf_metadata
+from faos.resource.v1.resource_pb2 import Kind, Manifest, ManifestEntry, Resource, Selector
+from faos.tunnel.v1.tunnel_pb2 import TufMetadata
+from faos_core.kinds import kind_of
+
+SITE_LABEL = "site"  # which enrolment sets to the site's name
+
+Key = tuple[int, str]  # kind and name
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A resource and the bytes that stand for it: made once, stored, signed for and sent as they are."""
+
+    resource: Resource
+    data: bytes
+    digest: bytes  # SHA-256 of data
+
+    @classmethod
+    def of(cls, resource: Resource) -> "Body":
+        data = resource.SerializeToString(deterministic=True)
+        return cls(resource, data, sha256(data).digest())
+
+    @classmethod
+    def stored(cls, data: bytes, digest: bytes) -> "Body":
+        return cls(Resource.FromString(data), data, digest)
+
+    @property
+    def key(self) -> Key:
+        return int(kind_of(self.resource)), self.resource.metadata.name
+
+    def entry(self) -> ManifestEntry:
+        metadata = self.resource.metadata
+        sites = metadata.sites if metadata.HasField("sites") else None
+        return ManifestEntry(
+            kind=kind_of(self.resource),
+            name=metadata.name,
+            sites=sites,
+            sha256=self.digest,
+            length_bytes=len(self.data),
+        )
+
+
+def manifest_of(tenant: str, revision: int, bodies: Iterable[Body]) -> bytes:
+    """The TUF target: entries by kind and name, so that equal content gives equal bytes."""
+    entries = [body.entry() for body in sorted(bodies, key=lambda body: body.key)]
+    return Manifest(tenant=tenant, revision=revision, entries=entries).SerializeToString(deterministic=True)
+
+
+def standing_bodies(connection: sa.Connection, tenant: str) -> dict[Key, Body]:
+    """All that the tenant declares now."""
+    joined = resources.join(blobs, sa.and_(blobs.c.tenant == resources.c.tenant, blobs.c.sha256 == resources.c.sha256))
+    query = sa.select(blobs.c.data, blobs.c.sha256).select_from(joined).where(resources.c.tenant == tenant)
+    bodies = (Body.stored(row.data, row.sha256) for row in connection.execute(query))
+    return {body.key: body for body in bodies}
+
+
+def standing_number(connection: sa.Connection, tenant: str) -> int:
+    """The revision that stands; 0 before the first."""
+    query = sa.select(sa.func.max(revisions.c.number)).where(revisions.c.tenant == tenant)
+    return connection.execute(query).scalar() or 0
+
+
+def last_timestamp(connection: sa.Connection, tenant: str) -> tuple[int, bytes]:
+    """Version and bytes of the newest timestamp; (0, b"") before the first."""
+    here = sa.and_(tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == "timestamp")
+    query = sa.select(tuf_metadata.c.version, tuf_metadata.c.data).where(here)
+    row = connection.execute(query.order_by(tuf_metadata.c.version.desc()).limit(1)).one_or_none()
+    return (row.version, row.data) if row else (0, b"")
+
+
+def store_timestamp(connection: sa.Connection, tenant: str, version: int, data: bytes) -> None:
+    values = {"tenant": tenant, "role": "timestamp", "version": version, "data": data}
+    connection.execute(tuf_metadata.insert().values(values))
+
+
+def store_revision(
+    connection: sa.Connection,
+    revision: Revision,
+    manifest: bytes,
+    signed: SignedMetadata,
+    *,
+    timestamp_version: int,
+    changed: Sequence[Body],
+) -> None:
+    """Write a revision whole. changed: bodies that differ from those that stood."""
+    tenant, number = revision.tenant, revision.number
+    for body in changed:
+        _store_body(connection, tenant, number, body)
+    row = {"number": number, "created_at": revision.created_at, "author": revision.author[:255]}
+    digest = revision.manifest_sha256
+    connection.execute(revisions.insert().values(tenant=tenant, manifest=manifest, manifest_sha256=digest, **row))
+    of_revision = {"tenant": tenant, "revision": number}
+    changes = [{**of_revision, "kind": it.kind, "name": it.name, "change": it.change} for it in revision.changes]
+    if changes:
+        connection.execute(revision_changes.insert(), changes)
+    for role, data in (("snapshot", signed.snapshot), ("targets", signed.targets)):
+        connection.execute(tuf_metadata.insert().values(tenant=tenant, role=role, version=number, data=data))
+    store_timestamp(connection, tenant, timestamp_version, signed.timestamp)
+
+
+def _store_body(connection: sa.Connection, tenant: str, number: int, body: Body) -> None:
+    has = sa.select(blobs.c.sha256).where(blobs.c.tenant == tenant, blobs.c.sha256 == body.digest)
+    if connection.execute(has).first() is None:
+        connection.execute(blobs.insert().values(tenant=tenant, sha256=body.digest, data=body.data))
+    kind, name = body.key
+    values = {"sha256": body.digest, "revision": number}
+    here = sa.and_(resources.c.tenant == tenant, resources.c.kind == kind, resources.c.name == name)
+    if connection.execute(resources.update().where(here).values(values)).rowcount == 0:
+        connection.execute(resources.insert().values(tenant=tenant, kind=kind, name=name, **values))
+
+
+def changes_of(connection: sa.Connection, tenant: str, numbers: Sequence[int]) -> dict[int, list[Change]]:
+    """Changes by revision, each list by kind and name."""
+    table = revision_changes
+    query = sa.select(table).where(table.c.tenant == tenant, table.c.revision.in_(numbers))
+    found: dict[int, list[Change]] = {number: [] for number in numbers}
+    for row in connection.execute(query.order_by(table.c.revision, table.c.kind, table.c.name)):
+        found[row.revision].append(Change(Kind.ValueType(row.kind), row.name, row.change))
+    return found
+
+
+def signed_manifest(connection: sa.Connection, tenant: str, number: int) -> bytes:
+    query = sa.select(revisions.c.manifest).where(revisions.c.tenant == tenant, revisions.c.number == number)
+    manifest: bytes = connection.execute(query).scalar_one()
+    return manifest
+
+
+def metadata_of(connection: sa.Connection, tenant: str, number: int) -> TufMetadata:
+    """What an offer of the revision carries, with the newest timestamp."""
+    query = sa.select(tuf_metadata.c.role, tuf_metadata.c.data).where(
+        tuf_metadata.c.tenant == tenant,
+        sa.or_(
+            sa.and_(tuf_metadata.c.role == "root", tuf_metadata.c.version > 1),
+            sa.and_(tuf_metadata.c.role.in_(["snapshot", "targets"]), tuf_metadata.c.version == number),
+        ),
+    )
+    rows = list(connection.execute(query.order_by(tuf_metadata.c.version)))
+    single = {row.role: row.data for row in rows if row.role != "root"}
+    roots = [row.data for row in rows if row.role == "root"]
+    return TufMetadata(roots=roots, timestamp=last_timestamp(connection, tenant)[1], **single)
+
+
+def sites_selected(connection: sa.Connection, tenant: str, selectors: Sequence[Selector]) -> list[str]:
+    """Sites where some selector matches the site's own labels or those of one of its nodes; sorted."""
+    labelled: list[tuple[str, Mapping[str, str]]] = [
+        (row.name, {**row.labels, SITE_LABEL: row.name})
+        for row in connection.execute(sa.select(sites.c.name, sites.c.labels).where(sites.c.tenant == tenant))
+    ]
+    of_nodes = sa.select(nodes.c.site, nodes.c.labels).where(nodes.c.tenant == tenant)
+    labelled += [(row.site, row.labels) for row in connection.execute(of_nodes)]
+    return sorted({site for site, labels in labelled if any(_selects(selector, labels) for selector in selectors)})
+
+
+def _selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.match_labels.items())
