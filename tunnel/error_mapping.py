@@ -8,7 +8,7 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -72,7 +72,10 @@ def _received(detail: dict[str, str]) -> ErrorCode:
     return ErrorCode(detail.get("code", "unknown"), **texts)
 
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # the class takes parameters in its stubs only
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
