@@ -291,6 +291,9 @@ def _passages(history: Sequence[RecordedStep]) -> list[PassageRecord]:
 
 
 def _retrieved(history: Sequence[RecordedStep]) -> list[PassageRecord]:
+    """None where a tool won over them: they are further from the question, distract, and would taint the call."""
+    if any(_outcome(step).result.get("tool") for step in _of_kind(history, StepKind.ROUTING)):
+        return []
     return [
         passage
         for step in _of_kind(history, StepKind.RETRIEVAL)
