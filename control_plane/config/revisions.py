@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from control_plane.config.models import Change, Revision
 from control_plane.config.trust import SignedMetadata
-from control_plane.db.models import blobs, nodes, resources, revision_changes, revisions, sites, tuf_metadata
+from control_plane.db.models import blobs, nodes, resources, revision_changes, revisions, sites, tenants, tuf_metadata
 from faos.resource.v1.resource_pb2 import Kind, Manifest, ManifestEntry, Resource, Selector
 from faos.tunnel.v1.tunnel_pb2 import TufMetadata
 from faos_core.kinds import kind_of
@@ -71,17 +71,22 @@ def standing_number(connection: sa.Connection, tenant: str) -> int:
     return connection.execute(query).scalar() or 0
 
 
-def last_timestamp(connection: sa.Connection, tenant: str) -> tuple[int, bytes]:
-    """Version and bytes of the newest timestamp; (0, b"") before the first."""
-    here = sa.and_(tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == "timestamp")
+def last_metadata(connection: sa.Connection, tenant: str, role: str) -> tuple[int, bytes]:
+    """Version and bytes of the newest of a TUF role; (0, b"") before the first."""
+    here = sa.and_(tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == role)
     query = sa.select(tuf_metadata.c.version, tuf_metadata.c.data).where(here)
     row = connection.execute(query.order_by(tuf_metadata.c.version.desc()).limit(1)).one_or_none()
     return (row.version, row.data) if row else (0, b"")
 
 
-def store_timestamp(connection: sa.Connection, tenant: str, version: int, data: bytes) -> None:
-    values = {"tenant": tenant, "role": "timestamp", "version": version, "data": data}
-    connection.execute(tuf_metadata.insert().values(values))
+def last_root(connection: sa.Connection, tenant: str) -> bytes:
+    """The newest root metadata; version 1, which nodes pin, stands with the tenant."""
+    root: bytes = last_metadata(connection, tenant, "root")[1]
+    return root or connection.execute(sa.select(tenants.c.tuf_root).where(tenants.c.name == tenant)).scalar_one()
+
+
+def store_metadata(connection: sa.Connection, tenant: str, role: str, version: int, data: bytes) -> None:
+    connection.execute(tuf_metadata.insert().values(tenant=tenant, role=role, version=version, data=data))
 
 
 def store_revision(
@@ -105,8 +110,8 @@ def store_revision(
     if changes:
         connection.execute(revision_changes.insert(), changes)
     for role, data in (("snapshot", signed.snapshot), ("targets", signed.targets)):
-        connection.execute(tuf_metadata.insert().values(tenant=tenant, role=role, version=number, data=data))
-    store_timestamp(connection, tenant, timestamp_version, signed.timestamp)
+        store_metadata(connection, tenant, role, number, data)
+    store_metadata(connection, tenant, "timestamp", timestamp_version, signed.timestamp)
 
 
 def _store_body(connection: sa.Connection, tenant: str, number: int, body: Body) -> None:
@@ -148,7 +153,7 @@ def metadata_of(connection: sa.Connection, tenant: str, number: int) -> TufMetad
     rows = list(connection.execute(query.order_by(tuf_metadata.c.version)))
     single = {row.role: row.data for row in rows if row.role != "root"}
     roots = [row.data for row in rows if row.role == "root"]
-    return TufMetadata(roots=roots, timestamp=last_timestamp(connection, tenant)[1], **single)
+    return TufMetadata(roots=roots, timestamp=last_metadata(connection, tenant, "timestamp")[1], **single)
 
 
 def sites_selected(connection: sa.Connection, tenant: str, selectors: Sequence[Selector]) -> list[str]:

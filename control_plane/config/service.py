@@ -24,15 +24,16 @@ from control_plane.config.revisions import (
     Body,
     Key,
     changes_of,
-    last_timestamp,
+    last_metadata,
+    last_root,
     manifest_of,
     metadata_of,
     signed_manifest,
     sites_selected,
     standing_bodies,
     standing_number,
+    store_metadata,
     store_revision,
-    store_timestamp,
 )
 from control_plane.db.models import blobs, resources, revisions
 from control_plane.db.paging import fetch_page
@@ -42,15 +43,18 @@ from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind, Manifest, Resource
 from faos_core import names
 from faos_core.clock import Clock
-from faos_core.errors import FaosError, NotFoundError
+from faos_core.errors import FaosError, NotFoundError, SetupError
 from faos_core.kinds import kind_name
 from faos_core.resource_validation import validate
 from faos_core.store import Store
 
 log = logging.getLogger(__name__)
 
+ITSELF = "control-plane"
+RENEW = "config.renew"
 APPLY = "faos.admin.v1.ResourceService/ApplyResources"
 TIMESTAMP_REFRESH = timedelta(days=1)  # age at which a timestamp is signed again; it lives for seven
+RENEW_BEFORE = timedelta(days=60)  # of the end of what lives a year
 RETRY_REFRESH = timedelta(minutes=10)
 TELL_TIMEOUT_S = 10.0
 
@@ -140,7 +144,7 @@ class ConfigService:
         number = plan.number + 1
         merged = plan.standing | {body.key: body for body in plan.changed}
         manifest = manifest_of(tenant, number, merged.values())
-        timestamp_version = last_timestamp(connection, tenant)[0] + 1
+        timestamp_version = last_metadata(connection, tenant, "timestamp")[0] + 1
         signed = trust.sign_revision(
             trust.load_tenant_keys(self._keys_dir / tenant),
             manifest=manifest,
@@ -172,7 +176,8 @@ class ConfigService:
     async def offer_material(self, tenant: str) -> OfferMaterial | None:
         """The standing revision with metadata that nodes take today; None before the first apply.
 
-        Built once per revision, and again when its timestamp is a day old; all nodes of the tenant share it.
+        Built once per revision, and again when its timestamp is a day old; all nodes of the tenant share it. Content
+        that nobody changed for ten months comes back as the next revision, freshly signed.
         """
         cached = self._materials.get(tenant)
         if cached and self._clock.now() < cached.refresh_at:
@@ -185,36 +190,62 @@ class ConfigService:
 
     async def _build(self, tenant: str) -> Cached | None:
         now = self._clock.now()
-        refresh_at = now + await self._refresh_timestamp(tenant, now)
+        refresh_at = now + await self._refresh(tenant, now)
         material = await self._store.read(lambda connection: _material(connection, tenant))
         if material is None:
             return None
         self._materials[tenant] = Cached(material, refresh_at)
         return self._materials[tenant]
 
-    async def _refresh_timestamp(self, tenant: str, now: datetime) -> timedelta:
-        """Sign the timestamp again if it is a day old; how long until to look again.
+    async def _refresh(self, tenant: str, now: datetime) -> timedelta:
+        """Sign again what ages, once a day; how long until to look again.
 
-        A key that cannot be used is a person's matter; until then the old timestamp serves as long as it lives.
+        A key that cannot be used is a person's matter; until then what is signed serves as long as it lives.
         """
-        _, timestamp = await self._store.read(lambda connection: last_timestamp(connection, tenant))
+        _, timestamp = await self._store.read(lambda connection: last_metadata(connection, tenant, "timestamp"))
         if not timestamp:
             return TIMESTAMP_REFRESH
         age = now - (trust.expires_at(timestamp) - trust.TIMESTAMP_LIFETIME)
         if age < TIMESTAMP_REFRESH:
             return TIMESTAMP_REFRESH - age
         try:
-            await self._store.write(lambda connection: self._resign(connection, tenant, now))
+            await self._store.write(lambda connection: self._sign_again(connection, tenant, now))
         except FaosError as error:
-            log.error("config.timestamp_not_signed", extra={names.TENANT: tenant, names.CODE: error.code.code})
+            log.error("config.not_signed_again", extra={names.TENANT: tenant, names.CODE: error.code.code})
             return RETRY_REFRESH
         return TIMESTAMP_REFRESH
 
-    def _resign(self, connection: sa.Connection, tenant: str, now: datetime) -> None:
-        version, timestamp = last_timestamp(connection, tenant)
+    def _sign_again(self, connection: sa.Connection, tenant: str, now: datetime) -> None:
+        """Root and revision when their year nears its end, and the timestamp in any case.
+
+        The root's and the publisher's key may be elsewhere: that must not keep the timestamp from being fresh.
+        """
+        for renew in (self._renew_root, self._renew_revision):
+            try:
+                renew(connection, tenant, now)
+            except SetupError as error:
+                log.error("config.not_renewed", extra={names.TENANT: tenant, names.CODE: error.code.code})
+        version, timestamp = last_metadata(connection, tenant, "timestamp")
         keys = trust.load_tenant_keys(self._keys_dir / tenant)
         fresh = trust.resign_timestamp(keys, timestamp, timestamp_version=version + 1, now=now)
-        store_timestamp(connection, tenant, version + 1, fresh)
+        store_metadata(connection, tenant, "timestamp", version + 1, fresh)
+
+    def _renew_root(self, connection: sa.Connection, tenant: str, now: datetime) -> None:
+        root = last_root(connection, tenant)
+        if trust.expires_at(root) - now >= RENEW_BEFORE:
+            return
+        renewed = trust.renew_root(trust.load_tenant_keys(self._keys_dir / tenant), root, now=now)
+        store_metadata(connection, tenant, "root", trust.version_of(renewed), renewed)
+        record(connection, actor=ITSELF, action=RENEW, tenant=tenant, target="TUF root", at=now)
+
+    def _renew_revision(self, connection: sa.Connection, tenant: str, now: datetime) -> None:
+        """Publish the standing content as the next revision."""
+        number, targets = last_metadata(connection, tenant, "targets")
+        if trust.expires_at(targets) - now >= RENEW_BEFORE:
+            return
+        plan = Plan(number, (), (), standing_bodies(connection, tenant), ())
+        number = self._publish(connection, tenant, plan, ITSELF, now)
+        record(connection, actor=ITSELF, action=RENEW, tenant=tenant, target=f"revision {number}", at=now)
 
     async def get_resource(self, tenant: str, kind: Kind.ValueType, name: str) -> StoredResource:
         """Raises NotFoundError (tenant, resource)."""

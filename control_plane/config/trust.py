@@ -11,7 +11,8 @@ manifest, two version numbers and the time, so nothing is read back to sign the 
 **Expiry.** Only *taking new configuration* looks at it: a node boots its last-known-good without asking TUF, so one
 that was cut off for months still starts, and the first offer after that brings metadata of that day. Freshness is
 the timestamp's alone (7 days: how long a control plane can be held back unnoticed); it is signed again daily. Root,
-targets and snapshot live a year: they change when their content does, and TUF allows no second file of one version.
+targets and snapshot live a year, because TUF allows no second file of one version: two months before their end, the
+root is renewed (same keys, next version) and the standing content published again as the next revision.
 
 **Keys** are found by reference, one per role, in `keys.json` of the tenant's key folder: "file:NAME" is a PKCS#8 file
 beside it (the embedded default); any other scheme is a securesystemslib signer URI (KMS, HSM, Vault). A folder
@@ -182,13 +183,17 @@ def sign_targets(publisher: Signer, *, manifest: bytes, revision: int, now: date
     return _signed(Targets(version=revision, expires=now + LIFETIME[Targets.type], targets=targets), publisher)
 
 
+def renew_root(keys: TenantKeys, root: bytes, *, now: datetime) -> bytes:
+    """The next version of the root metadata: the same keys for another year. Needs the root key."""
+    metadata = _read(root)
+    metadata.signed.version += 1
+    metadata.signed.expires = now + LIFETIME[Root.type]
+    return _signed(metadata.signed, keys.signer(Root.type))
+
+
 def resign_timestamp(keys: TenantKeys, timestamp: bytes, *, timestamp_version: int, now: datetime) -> bytes:
     """The same statement, fresh: what a tenant whose configuration does not change needs every few days."""
-    try:
-        snapshot = Metadata[Timestamp].from_bytes(timestamp).signed.snapshot_meta
-    except DeserializationError as error:
-        raise IntegrityError(METADATA_UNREADABLE) from error
-    return _timestamp(keys, snapshot, timestamp_version, now)
+    return _timestamp(keys, _read(timestamp).signed.snapshot_meta, timestamp_version, now)
 
 
 def _timestamp(keys: TenantKeys, snapshot: MetaFile, version: int, now: datetime) -> bytes:
@@ -206,10 +211,20 @@ def _signed(signed: Signed, signer: Signer) -> bytes:
     return metadata.to_bytes(JSONSerializer(compact=True))
 
 
+def version_of(metadata: bytes) -> int:
+    """Raises IntegrityError for what is no metadata."""
+    version: int = _read(metadata).signed.version
+    return version
+
+
 def expires_at(metadata: bytes) -> datetime:
     """When this metadata, of any role, stops being taken. Raises IntegrityError for what is no metadata."""
+    expires: datetime = _read(metadata).signed.expires
+    return expires
+
+
+def _read(metadata: bytes) -> Metadata[Any]:
     try:
-        signed: Signed = Metadata[Any].from_bytes(metadata).signed
+        return Metadata[Any].from_bytes(metadata)
     except DeserializationError as error:
         raise IntegrityError(METADATA_UNREADABLE) from error
-    return signed.expires

@@ -11,9 +11,12 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tuf.api.exceptions import DownloadHTTPError
 from tuf.api.metadata import Metadata
+from tuf.ngclient import FetcherInterface, Updater
 
 from control_plane.audit.service import verify
+from control_plane.config import trust
 from control_plane.config.errors import ResourcesInvalidError
 from control_plane.config.service import ConfigService
 from control_plane.db.models import audit_records, nodes, revisions, tuf_metadata
@@ -50,11 +53,13 @@ class FakeClock:
 
 
 @contextlib.asynccontextmanager
-async def configuration(folder):
-    """A configuration service over a real database, with the tenant acme and its sites north and south."""
+async def configuration(folder, age=timedelta(0)):
+    """A configuration service over a real database, with the tenant acme and its sites north and south, begun in the
+    past if it has an age."""
     url = f"sqlite:///{folder / 'cp.db'}"
     await asyncio.to_thread(migrate_schema, url)
     clock = FakeClock()
+    clock.at -= age
     async with Store(url) as store:
         service = ConfigService(store, folder / "keys", clock)
         tenants = TenantService(store, clock, service.create_tenant_keys)
@@ -175,6 +180,58 @@ async def test_timestamp_is_signed_again_after_a_day(service, ward):
     assert new.expires == service._clock.at + timedelta(days=7)
     assert after.manifest_bytes == before.manifest_bytes
     assert await service.offer_material("acme") is after
+
+
+async def test_a_year_without_changes_is_bridged(tmp_path, ward):
+    """Root and targets expire after a year: a tenant that changes nothing must still enrol nodes after that."""
+    async with configuration(tmp_path, age=timedelta(days=400)) as service:
+        await apply(service, ward)
+        pinned = (tmp_path / "keys" / "acme" / "1.root.json").read_bytes()
+        service._clock.at += timedelta(days=400)
+
+        material = await service.offer_material("acme")
+
+        assert (material.revision, [trust.version_of(root) for root in material.metadata.roots]) == (2, [2])
+        assert len(material.manifest.entries) == len(ward)
+        assert take(tmp_path / "node", pinned, material) == material.manifest_bytes
+        assert (await service.get_revision("acme", 2)).author == "control-plane"
+
+
+async def test_offline_root_and_publisher_do_not_stop_the_timestamp(service, ward, tmp_path):
+    """Keys may live elsewhere; freshness is the online keys' work alone."""
+    await apply(service, ward)
+    for name in ("root.pem", "targets.pem"):
+        (tmp_path / "keys" / "acme" / name).unlink()
+    service._clock.at += timedelta(days=330)
+
+    material = await service.offer_material("acme")
+
+    assert material.revision == 1
+    assert trust.expires_at(material.metadata.timestamp) == service._clock.at + timedelta(days=7)
+
+
+def take(folder, root, material):
+    """The TUF client of a fresh node, today."""
+    (folder / "targets").mkdir(parents=True)
+    metadata = material.metadata
+    files = {"manifest": material.manifest_bytes, "timestamp.json": metadata.timestamp}
+    files |= {"snapshot.json": metadata.snapshot, "targets.json": metadata.targets}
+    files |= {f"{trust.version_of(root)}.root.json": root for root in metadata.roots}
+    updater = Updater(str(folder), "memory:///", str(folder / "targets"), "memory:///", Memory(files), bootstrap=root)
+    return Path(updater.download_target(updater.get_targetinfo("manifest"))).read_bytes()
+
+
+class Memory(FetcherInterface):
+    """Serves files from memory."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def _fetch(self, url):
+        name = url.rsplit("/", 1)[-1]
+        if name not in self.files:
+            raise DownloadHTTPError("not in the offer", 404)
+        yield self.files[name]
 
 
 async def test_lost_timestamp_key_still_offers_what_was_signed(service, ward, tmp_path):
