@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 from data_plane.ceiling.models import ModelFile
 from data_plane.models import errors
-from data_plane.models.interfaces import ModelRuntime, Sampling
+from data_plane.models.interfaces import ModelRuntime
 from data_plane.models.llama_cpp import LlamaCppRuntime
 from data_plane.models.verification import FileVerifier
 from faos.resource.v1 import resource_pb2 as resource
 from faos_core.errors import InvalidError, NotFoundError
 
 DEFAULT_CONTEXT_TOKENS = 4096
-DEFAULT_MAX_TOKENS = 256
-NO_PENALTY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +83,3 @@ class ModelCatalogue:
 
 def context_tokens_of(spec: resource.Model) -> int:
     return spec.context_tokens or DEFAULT_CONTEXT_TOKENS
-
-
-def sampling_of(spec: resource.Model) -> Sampling:
-    """The spec's sampling with the schema's defaults in place of zeros."""
-    sampling = spec.sampling
-    return Sampling(
-        temperature=sampling.temperature,
-        repeat_penalty=sampling.repeat_penalty or NO_PENALTY,
-        max_tokens=sampling.max_tokens or DEFAULT_MAX_TOKENS,
-        seed=sampling.seed,
-    )
