@@ -44,3 +44,9 @@ ADDRESS_TAKEN = define(
     why="Another program has that port, or the address is not this machine's.",
     next_step="See who has it (ss -ltnp), stop it, or set another: FAOS_CP_ADMIN_LISTEN=127.0.0.1:9444",
 )
+REQUEST_UNPARSABLE = define(
+    "admin.request_unparsable",
+    what="The request is not a message of this API.",
+    why="Its bytes cannot be read as what this RPC takes.",
+    next_step="Use the same version of faos here as on the control plane: faos --version",
+)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from control_plane.api.errors import PERMISSION_DENIED, RPC_UNGUARDED, TOKEN_MISSING
+from control_plane.api.errors import PERMISSION_DENIED, REQUEST_UNPARSABLE, RPC_UNGUARDED, TOKEN_MISSING
 from control_plane.api.interfaces import Authenticator, Caller, CarriesViolations, Violation
 from control_plane.api.permissions import declared_permissions, is_mutation, is_public
 from faos.admin.v1 import admin_pb2 as admin
 from faos_core import names
-from faos_core.errors import DeniedError, FaosError, InternalError, UnauthenticatedError
+from faos_core.errors import DeniedError, FaosError, InternalError, InvalidError, UnauthenticatedError
 from faos_core.ids import NAME_PATTERN
 from tunnel.error_mapping import INTERNAL, abort
 from tunnel.tls import refuse_old_tls
@@ -121,9 +122,11 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
             return self._refusing(handler, Call(caller.subject, method.lstrip("/"), is_mutation(permission)), error)
         behaviour: Callable[..., Any] = handler.unary_unary
 
-        async def serve(request: Any, context: Context) -> Any:
+        async def serve(body: bytes, context: Context) -> Any:
+            request = None
             try:
                 refuse_old_tls(context.auth_context())
+                request = parsed(body, handler.request_deserializer)
                 with acting_as(caller):
                     return await behaviour(request, context)
             except FaosError as error:
@@ -134,7 +137,7 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
                 log.error("call.crashed", extra={names.ERROR: type(error).__name__}, exc_info=error)
                 await self._end(context, call_of(request, method, permission, caller), InternalError(INTERNAL))
 
-        return grpc.unary_unary_rpc_method_handler(serve, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(serve, None, handler.response_serializer)
 
     async def _end(self, context: Context, call: Call, error: FaosError) -> None:
         """Record what did not happen, then end the call with the error's status. Always raises."""
@@ -152,8 +155,16 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
                 target=call.target,
                 outcome=refusal.grpc_status.name,
             )
-        except FaosError as error:
-            log.error("audit.failed", extra={names.CODE: error.code.code})
+        except Exception as error:  # still in the supervisor of the call: the caller must hear the refusal itself
+            log.error("audit.failed", extra={names.ERROR: type(error).__name__}, exc_info=error)
+
+
+def parsed(body: bytes, parse: Callable[[bytes], Any] | None) -> Any:
+    """The request. Raises InvalidError, where gRPC itself would answer UNKNOWN and log what it was sent."""
+    try:
+        return parse(body) if parse else body
+    except DecodeError as error:
+        raise InvalidError(REQUEST_UNPARSABLE) from error
 
 
 def bearer_token(metadata: Any) -> str:

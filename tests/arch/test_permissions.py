@@ -18,7 +18,7 @@ from control_plane.api.permissions import PUBLIC_SERVICES, declared_permissions,
 from control_plane.api.server import served_names
 from faos.admin.v1 import admin_pb2
 from faos.options.v1 import options_pb2
-from tests.contract.admin_api import AdminApi, NothingDeclared, admin_api
+from tests.contract.admin_api import AdminApi, admin_api
 
 TABLE = {
     "TenantService/CreateTenant": "tenants.create",
@@ -79,7 +79,7 @@ def test_every_service_of_the_proto_is_served_and_guarded() -> None:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[AdminApi]:
-    async with admin_api(tmp_path, NothingDeclared()) as api:
+    async with admin_api(tmp_path) as api:
         yield api
 
 

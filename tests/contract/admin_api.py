@@ -4,24 +4,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import grpc
 
 from control_plane.api.bootstrap_admin import BootstrapAdmin
-from control_plane.api.interfaces import ConfigService
 from control_plane.api.node_queries import NodeQueries
 from control_plane.api.server import AdminServer, AdminServices
 from control_plane.audit.service import AuditService, record
-from control_plane.config.trust import create_tenant_keys
+from control_plane.config.service import ConfigService
 from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
-from control_plane.tenants.errors import TENANT_UNKNOWN
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
 from faos_core.clock import SystemClock
-from faos_core.errors import NotFoundError
 from faos_core.ids import NodeIdentity
 from faos_core.lifecycle import running
 from faos_core.store import Store
@@ -38,15 +35,6 @@ class OpenSessions:
 
     def is_live(self, identity: NodeIdentity) -> bool:
         return identity in self.live
-
-
-class NothingDeclared:
-    """A ConfigService of tenants that declare nothing, for tests that are about the way there."""
-
-    async def apply(self, *args: object, **options: object) -> Never:
-        raise NotFoundError(TENANT_UNKNOWN, tenant="")
-
-    get_resource = list_resources = list_revisions = get_revision = apply
 
 
 def words_of(public_key_sha256: bytes) -> Sequence[str]:
@@ -86,11 +74,12 @@ def credentials_of(folder: Path) -> Credentials:
     return Authority.open(folder / "ca", SystemClock()).server_credentials([])
 
 
-def services_over(store: Store, folder: Path, config: ConfigService, sessions: OpenSessions) -> AdminServices:
+def services_over(store: Store, folder: Path, sessions: OpenSessions) -> AdminServices:
     clock = SystemClock()
+    config = ConfigService(store, folder / "keys", clock)
     authority = Authority.open(folder / "ca", clock)
     return AdminServices(
-        tenants=TenantService(store, clock, lambda name: create_tenant_keys(folder / "keys" / name, now=clock.now())),
+        tenants=TenantService(store, clock, config.create_tenant_keys),
         nodes=NodeQueries(store),
         join_tokens=JoinTokens(store, authority, record, clock, ["cp.example:7443"]),
         config=config,
@@ -101,14 +90,14 @@ def services_over(store: Store, folder: Path, config: ConfigService, sessions: O
 
 
 @asynccontextmanager
-async def admin_api(folder: Path, config: ConfigService) -> AsyncIterator[AdminApi]:
+async def admin_api(folder: Path) -> AsyncIterator[AdminApi]:
     """Serve on a free port until left."""
     url = f"sqlite:///{folder / 'control-plane.db'}"
     migrate_schema(url)
     credentials, sessions = credentials_of(folder), OpenSessions()
     admin = BootstrapAdmin.open(folder / TOKEN_FILE)
     async with Store(url) as store:
-        services = services_over(store, folder, config, sessions)
+        services = services_over(store, folder, sessions)
         server = AdminServer("127.0.0.1:0", credentials, authenticator=admin, services=services)
         async with running([server]):
             token = (folder / TOKEN_FILE).read_text().strip()
