@@ -22,7 +22,7 @@ from data_plane.link.apply_machine import Deadlines
 from data_plane.link.config_store import ConfigStore
 from data_plane.link.session import NodeSession
 from data_plane.link.trust import Trust
-from data_plane.memory.service import KnowledgeBaseService
+from data_plane.memory.service import KnowledgeService
 from data_plane.models.catalogue import ModelCatalogue
 from data_plane.models.embedder import OnnxEmbedder
 from data_plane.models.verification import FileVerifier
@@ -78,7 +78,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         models = ModelCatalogue(ceiling.models, verifier)
         stack.push_async_callback(models.aclose)
         tools = await stack.enter_async_context(ToolServers(ceiling, clock=clock))
-        knowledge = await stack.enter_async_context(KnowledgeBaseService(storage, embedder))
+        knowledge = KnowledgeService(storage.store, storage.sealer, embedder)
         activation = NodeActivation(
             ceiling, models=models, tools=tools, knowledge=knowledge, identifiers=egress.identifiers
         )
@@ -113,7 +113,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         )
         link = LinkFacts(membership, session, applier)
         site = SiteServer(settings.data_dir, SiteApi(runs, Facts(link, activation, egress.gate)))
-        async with running([applier, runs, Resumer(activation, runs), site, client]):
+        async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
             yield Node(membership, applier, activation, runs, session, egress)
 
 
