@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import h2.config
+import h2.connection
 import pytest
 import sqlalchemy as sa
 
@@ -388,6 +391,40 @@ async def test_plaintext_gets_no_answer(api: AdminApi) -> None:
         call = channel.unary_unary("/grpc.health.v1.Health/Check")
 
         assert (await refused(call(b"", timeout=10))).code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [(ssl.TLSVersion.TLSv1_2, grpc.StatusCode.UNAUTHENTICATED), (ssl.TLSVersion.TLSv1_3, grpc.StatusCode.OK)],
+)
+async def test_only_tls_1_3_is_answered(api: AdminApi, version: ssl.TLSVersion, status: grpc.StatusCode) -> None:
+    """gRPC cannot pin the version, so the gate looks at what was negotiated; the token is good both times."""
+    assert await status_over(api, version) == status.value[0]
+
+
+async def status_over(api: AdminApi, version: ssl.TLSVersion) -> int:
+    """The gRPC status of ListTenants over this version of TLS, spoken by hand."""
+    context = ssl.create_default_context(cadata=api.ca_pem.decode())
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    host, _, port = api.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    connection.initiate_connection()
+    path = "/faos.admin.v1.TenantService/ListTenants"
+    headers = [(":method", "POST"), (":scheme", "https"), (":path", path), (":authority", api.address)]
+    headers += [("te", "trailers"), ("content-type", "application/grpc"), ("authorization", f"Bearer {api.token}")]
+    connection.send_headers(1, headers)
+    connection.send_data(1, bytes(5), end_stream=True)  # an empty message
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                writer.write(connection.data_to_send())
+                for event in connection.receive_data(await reader.read(65536)):
+                    if answered := dict(getattr(event, "headers", None) or ()).get(b"grpc-status"):
+                        return int(answered)
+    finally:
+        writer.close()
 
 
 @pytest.mark.needs("grpcurl")
