@@ -278,6 +278,16 @@ async def test_reference_to_what_stands_is_accepted(service, ward):
     assert (await apply(service, ward[4:])).revision == 2
 
 
+async def test_policy_for_a_tool_server_that_nobody_declared_is_refused(service, ward):
+    """A deny rule with a misspelt server denies nothing; only here is all known that a tenant declares."""
+    ward[3].policy.rules[0].tool_servers.append("clok")
+
+    with pytest.raises(ResourcesInvalidError) as caught:
+        await apply(service, ward)
+
+    assert caught.value.violations[0].field_path == "spec.rules[0].toolServers[1]"
+
+
 async def test_validate_only_stores_nothing(service, ward):
     """A dry run must be dry."""
     applied = await apply(service, ward, validate_only=True)
