@@ -56,9 +56,9 @@ def sentences_of(text: str) -> str:
     """A JSON object as "The reservation number is 7." for each of its values; any other text as it is."""
     try:
         value = json.loads(text)
-    except ValueError:
+        return " ".join(_sentences(value, "")) if isinstance(value, dict) else text
+    except (ValueError, RecursionError):
         return text
-    return " ".join(_sentences(value, "")) if isinstance(value, dict) else text
 
 
 def _sentences(value: Any, name: str) -> Iterator[str]:

@@ -94,10 +94,17 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
+    """None for what is not JSON: NaN and half a surrogate pair are not, though Python takes them."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return None
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
 
 
 def _accepts(schema: Mapping[str, Any], value: Any) -> bool:

@@ -28,6 +28,8 @@ def test_answer_without_context_or_instructions_is_the_question_alone() -> None:
         ('{"ward": {"beds": [1, 2]}, "note": null}', "The ward beds is 1, 2. The note is not known."),
         ("[1, 2]", "[1, 2]"),
         ("7", "7"),
+        ("{" * 3, "{" * 3),
+        ('{"a":' * 50_000, '{"a":' * 50_000),
     ],
 )
 def test_json_of_a_tool_becomes_sentences(text: str, sentences: str) -> None:

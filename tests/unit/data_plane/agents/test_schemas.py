@@ -1,5 +1,9 @@
 import json
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from data_plane.agents.schemas import call_schema, parse_arguments, parse_call, takes_nothing
 from data_plane.tools.schema import first_violation
 from tests.fakes.agents import definition
@@ -58,3 +62,20 @@ def test_only_tool_without_any_parameter_takes_nothing() -> None:
     assert takes_nothing(definition("now", "Time.", schema={"type": "object", "additionalProperties": False}))
     assert not takes_nothing(definition("any", "Any.", schema={"type": "object", "additionalProperties": True}))
     assert not takes_nothing(definition("read", "Reads."))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"sensor": NaN}', '{"sensor": "\\ud800"}', "[" * 100_000, '{"sensor": "a"} x', "null"]
+)
+def test_reply_that_only_looks_like_json_is_malformed(text: str) -> None:
+    """What cannot be stored or sent on must be asked for again, not crash the run."""
+    assert parse_arguments(text, definition("any", "Any.", schema={"type": "object"})) is None
+
+
+@given(st.text())
+def test_no_reply_breaks_parsing(text: str) -> None:
+    """A model may say anything at all."""
+    tools = [definition("read", "Reads.")]
+
+    parse_call(text, tools, may_answer=True)
+    parse_arguments(text, tools[0])

@@ -558,3 +558,24 @@ async def test_withdrawn_tool_is_denied_in_run_that_began_before(storage: Storag
 
     assert steps[1].error_code == "run.tool_withdrawn"
     assert node.tools.calls == []
+
+
+async def test_cancelled_start_still_runs_what_it_recorded(storage: Storage) -> None:
+    """A client that goes away between asking and being answered must not leave a run that nobody drives."""
+    node = make_node(storage, ["Hello."])
+
+    async with node.running() as runs:
+        asking = asyncio.create_task(runs.start("helper", "Hi", idempotency_key="k"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        run_id = await runs.start("helper", "Hi", idempotency_key="k")
+        events = await finished(runs, run_id)
+
+    assert events[-1].finished.output == "Hello."
+    assert len(node.model.seen) == 1
+
+
+async def test_start_is_refused_while_service_does_not_run(storage: Storage) -> None:
+    """A run that nobody owns would be lost without a word."""
+    with pytest.raises(UnavailableError):
+        await make_node(storage, ["Hello."]).runs().start("helper", "Hi")

@@ -1,9 +1,11 @@
+import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -124,3 +126,44 @@ async def test_path_that_no_socket_can_have_is_refused(storage: Storage, tmp_pat
         await server.run()
 
     assert refused.value.code.code == "api.socket_path_too_long"
+
+
+async def test_run_goes_on_when_its_client_goes_away(storage: Storage, tmp_path: Path) -> None:
+    """Closing a terminal must not cost the work that was asked for."""
+    async with serving(make_node(storage, ["Hello."]), tmp_path / "s") as site_api:
+        call = site_api.RunAgent(site.RunAgentRequest(agent="helper", input="Hi"))
+        first = await call.read()
+        call.cancel()
+        watching = site_api.WatchRun(site.WatchRunRequest(run_id=first.event.run_id))
+        last = [reply.event async for reply in watching][-1]
+
+    assert last.finished.output == "Hello."
+
+
+async def test_stopping_node_sends_watchers_away_with_a_reason(storage: Storage, tmp_path: Path) -> None:
+    """A client must be able to tell a restart from the end of its run, and stopping must not wait for clients."""
+    node = make_node(storage, model=Silent())
+    runs = node.runs()
+    server = SiteServer(tmp_path / "s", SiteApi(runs, Facts(Standing(), node.configuration, Standing())))
+
+    async with channel(tmp_path / "s") as connection:
+        async with running([runs, server]):
+            call = SiteServiceStub(connection).RunAgent(site.RunAgentRequest(agent="helper", input="Hi"))
+            await call.read()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await read_all(call)
+
+    assert ended.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def read_all(call: Any) -> None:
+    while await call.read():
+        pass
+
+
+class Silent:
+    """A model that never says anything."""
+
+    async def chat(self, *arguments: object, **options: object) -> AsyncIterator[object]:
+        await asyncio.Event().wait()
+        yield None
