@@ -49,15 +49,17 @@ class SiteServer:
 
     name = "site-api"
 
-    def __init__(self, data_dir: Path, api: SiteApi) -> None:
+    def __init__(self, data_dir: Path, api: SiteApi, *, folder_is_owned: bool = False) -> None:
+        """folder_is_owned: the caller holds `owned(data_dir)` already, as a node does before it opens any store."""
         self.ready = asyncio.Event()
         self._data_dir = data_dir
         self._api = api
+        self._folder_is_owned = folder_is_owned
 
     async def run(self) -> None:
         path = socket_path(self._data_dir)
         check_length(path)
-        with owned(path.parent):
+        with contextlib.nullcontext() if self._folder_is_owned else owned(path.parent):
             server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=CHANNEL_OPTIONS)
             add_SiteServiceServicer_to_server(self._api, server)
             bind(server, path)
@@ -78,7 +80,8 @@ def check_length(path: Path) -> None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The kernel lets go of it when the process dies, however it dies.
+    """Hold the folder for this process: a node enters this first, since two nodes over one journal would drive the
+    same runs. The kernel lets go of it when the process dies, however it dies.
 
     Raises: ConflictError (api.already_running), SetupError (api.socket_failed).
     """

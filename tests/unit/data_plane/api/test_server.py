@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from data_plane.api.interfaces import Facts, LinkState
-from data_plane.api.server import SiteServer, channel, socket_path
+from data_plane.api.server import SiteServer, channel, owned, socket_path
 from data_plane.api.service import SiteApi
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.storage.service import Storage
@@ -114,6 +114,23 @@ async def test_second_node_in_same_folder_is_refused(storage: Storage, tmp_path:
         status = await site_api.GetStatus(site.GetStatusRequest())
 
     assert refused.value.code.code == "api.already_running"
+    assert status.running_revision == 1
+
+
+async def test_server_serves_folder_that_its_node_owns(storage: Storage, tmp_path: Path) -> None:
+    """A node takes the folder before it opens any store; its own server must not be refused for that."""
+    node, folder = make_node(storage), tmp_path / "s"
+    facts = Facts(Standing(), node.configuration, Standing())
+
+    with owned(folder):
+        owner, stranger = (
+            SiteServer(folder, SiteApi(node.runs(), facts), folder_is_owned=own) for own in (True, False)
+        )
+        async with running([owner]), channel(folder) as connection:
+            status = await SiteServiceStub(connection).GetStatus(site.GetStatusRequest())
+            with pytest.raises(ConflictError):
+                await stranger.run()
+
     assert status.running_revision == 1
 
 
