@@ -12,14 +12,14 @@ from typing import Literal
 
 from mcp.server.mcpserver import MCPServer
 
-Ward = Literal["cardiology", "maternity", "paediatrics", "surgery"]
+Ward = Literal["cardiology", "maternity", "neurology", "surgery"]
 
 server = MCPServer("wards")
 extensions: dict[str, str] = {}
 
 
 @server.tool(
-    description="Free beds right now in a ward: cardiology, maternity, paediatrics or surgery.",
+    description="Free beds right now in a ward: cardiology, maternity, neurology or surgery.",
     structured_output=False,
 )
 def free_beds(ward: Ward) -> str:
