@@ -241,6 +241,45 @@ def test_full_disk_changes_all_or_nothing(folder: Path, operations: int) -> None
     assert opened(folder).state.high_water.revision == 2
 
 
+class WatchingDisk(Disk):
+    """Knows which names a power cut would lose at any time."""
+
+    def __init__(self) -> None:
+        self.unsynced: set[Path] = set()  # folders
+        self.synced_trees: set[Path] = set()
+        self.commits = 0
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.name == "state.json":
+            self.commits += 1
+            assert self.unsynced <= {target.parent}, "everything that the state names is durable before it is named"
+        if source.is_dir():
+            assert source in self.synced_trees, "a folder is durable inside before it gets its name"
+        super().rename(source, target)
+        self.unsynced.add(target.parent)
+
+    def sync_folder(self, folder: Path) -> None:
+        super().sync_folder(folder)
+        self.unsynced.discard(folder)
+
+    def sync_tree(self, folder: Path) -> None:
+        super().sync_tree(folder)
+        self.synced_trees.add(folder)
+
+
+def test_power_cut_finds_all_that_the_state_names(folder: Path) -> None:
+    """Killing a process cannot show a missing fsync; the order of operations can."""
+    disk = WatchingDisk()
+    store = ConfigStore(folder, disk=disk)
+    store.open()
+
+    for revision in (1, 2):
+        store.mark_healthy(commit(store, revision, site(str(revision))))
+        assert disk.unsynced == set(), "what has returned is durable"
+
+    assert disk.commits == 5
+
+
 pointers = st.builds(Pointer, st.integers(0, 2**64 - 1), st.binary(max_size=32))
 states = st.builds(
     StoredState,

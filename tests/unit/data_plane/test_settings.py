@@ -1,0 +1,50 @@
+"""A misspelt setting must not be silently without effect."""
+
+from pathlib import Path
+
+import pytest
+
+from data_plane.settings import LogFormat, NodeSettings, load_settings
+from faos_core.errors import SetupError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_hang_on_the_data_folder(tmp_path: Path) -> None:
+    """A node needs to be told one thing: where its data is."""
+    settings = load_settings(write(tmp_path, 'data_dir = "data"'), {})
+
+    assert settings == NodeSettings(data_dir=tmp_path / "data")
+    assert settings.ceiling_path == tmp_path / "data" / "site.toml"
+    assert settings.socket_path == tmp_path / "data" / "node.sock"
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """Containers and units set variables."""
+    path = write(tmp_path, 'data_dir = "data"\nlog_format = "json"\n[apply]\nsoak_s = 0.5')
+
+    settings = load_settings(path, {"FAOS_NODE_LOG_FORMAT": "text", "OTHER": "x"})
+
+    assert (settings.log_format, settings.apply.soak_s) == (LogFormat.TEXT, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "named"),
+    [
+        ("data_dir = 'd'\nsoak = 3", {}, "soak"),
+        ("data_dir = 'd'\n[apply]\nsoak_seconds = 3", {}, "apply.soak_seconds"),
+        ("data_dir = 'd'\n[apply]\nstuck_s = 0", {}, "apply"),
+        ("", {}, "data_dir"),
+        ("data_dir = 'd'", {"FAOS_NODE_DATADIR": "d"}, "FAOS_NODE_DATADIR"),
+    ],
+)
+def test_error_names_the_key(tmp_path: Path, text: str, environment: dict[str, str], named: str) -> None:
+    """A person must find it."""
+    with pytest.raises(SetupError) as caught:
+        load_settings(write(tmp_path, text), environment)
+
+    assert named in caught.value.what
