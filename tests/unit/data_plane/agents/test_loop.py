@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_plane.agents.loop import decide
@@ -100,6 +100,7 @@ def follow(plan: Plan, data: st.DataObject) -> tuple[list[RecordedStep], Ending]
         history.append(recorded(len(history) + 1, decision, outcome))
 
 
+@settings(deadline=None)
 @given(plans(), st.data())
 def test_every_run_ends_within_its_bounds(plan: Plan, data: st.DataObject) -> None:
     """Whatever models and tools do, a run ends, and never after more turns or calls than it may have."""
@@ -112,6 +113,7 @@ def test_every_run_ends_within_its_bounds(plan: Plan, data: st.DataObject) -> No
     assert (ending.state is RunState.SUCCEEDED) == (ending.error_code == "")
 
 
+@settings(deadline=None)
 @given(plans(), st.data())
 def test_no_call_is_made_with_arguments_that_model_did_not_give(plan: Plan, data: st.DataObject) -> None:
     """A call is an action in the world: its arguments stand in the reply before it and satisfy the tool's schema."""
@@ -127,6 +129,7 @@ def test_no_call_is_made_with_arguments_that_model_did_not_give(plan: Plan, data
         assert json.dumps(arguments)[1:-1] in before.outcome.result["text"]
 
 
+@settings(deadline=None)
 @given(plans(), st.data())
 def test_calls_carry_label_for_every_untrusted_text_before_the_model(plan: Plan, data: st.DataObject) -> None:
     """A missing label would let a document order what policy denies to documents."""

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_plane.agents.prompts import answer_messages, result_block, sentences_of
@@ -38,6 +38,7 @@ def test_json_of_a_tool_becomes_sentences(text: str, sentences: str) -> None:
     assert result_block("beds", text) == f"beds: {sentences}"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(), st.recursive(st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
