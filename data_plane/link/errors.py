@@ -2,12 +2,6 @@
 
 from faos_core.errors import define
 
-TUF_ROOT_NOT_PINNED = define(
-    "config.tuf_root_not_pinned",
-    what="The control plane's configuration root is not the one that the join string promises.",
-    why="Its SHA-256 differs: this is another control plane, or something between it and this node.",
-    next_step="Ask whoever gave you the join string for a new one: faos join-token create.",
-)
 STATE_CORRUPT = define(
     "config.state_corrupt",
     what="The node's configuration state {path} is damaged: {reason}.",

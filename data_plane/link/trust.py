@@ -5,8 +5,6 @@ network. The copy becomes the node's metadata only when the whole offer has been
 Source: TUF specification 1.0.33, section 5 "Detailed client workflow".
 """
 
-import hashlib
-import hmac
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +17,9 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from data_plane.link.errors import TUF_ROOT_NOT_PINNED
 from data_plane.link.nacks import refusal
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import NackCode, TufMetadata
-from faos_core.errors import IntegrityError
 
 MANIFEST_TARGET = "manifest"
 BASE = "offer:///"
@@ -42,18 +38,11 @@ class TrustLimits:
     manifest_bytes: int = 4 * 1024 * 1024
 
 
-def pin_root(tuf_root: bytes, sha256: bytes) -> bytes:
-    """The root itself, when it is the one whose SHA-256 came in the join string. Raises IntegrityError if not."""
-    if not hmac.compare_digest(hashlib.sha256(tuf_root).digest(), sha256):
-        raise IntegrityError(TUF_ROOT_NOT_PINNED)
-    return tuf_root
-
-
 class Trust:
     """Checks offers against the tenant's TUF repository. Blocking; holds no state but the pinned root."""
 
     def __init__(self, tuf_root: bytes, *, limits: TrustLimits | None = None) -> None:
-        """tuf_root: version 1 of the tenant's root, as `pin_root` returned it."""
+        """tuf_root: version 1 of the tenant's root, whose SHA-256 enrolment compared with the join string."""
         self._root = tuf_root
         self._limits = limits or TrustLimits()
 

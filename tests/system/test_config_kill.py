@@ -1,5 +1,6 @@
 """`kill -9` at any moment of applying leaves the old configuration or the new one, and a node that starts."""
 
+import json
 import os
 import random
 import subprocess
@@ -83,7 +84,10 @@ def check(folder: Path, lines: list[str], *, at_least: int) -> StoredState:
     if good.revision:
         assert good.agents["helper"].instructions == f"Version {good.revision}."
         assert store.configuration(state.attempted, LABELS).revision == state.high_water.revision
-        assert store.trusted_metadata() is not None
+    if trusted := store.trusted_metadata():
+        targets = json.loads((trusted / "targets.json").read_bytes())
+        assert targets["signed"]["version"] == state.high_water.revision, "metadata and marks change together"
+    assert (trusted is None) == (state.high_water.revision == 0)
     return state
 
 

@@ -1,6 +1,5 @@
 """Whoever holds neither the publisher's key nor the freshness keys changes nothing on a node."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from hypothesis import strategies as st
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
 
 from data_plane.link.interfaces import ConfigurationError
-from data_plane.link.trust import Trust, TrustLimits, pin_root
+from data_plane.link.trust import Trust, TrustLimits
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import NackCode, TufMetadata
-from faos_core.errors import IntegrityError
 from tests.fixtures.tuf_publisher import Publisher, days
 
 PUBLISHER = Publisher()
@@ -220,15 +218,6 @@ def test_full_disk_is_not_taken_for_an_attack(publisher: Publisher, tmp_path: Pa
     work = tmp_path / "no such folder" / "work"
 
     assert refused(trust, publisher.metadata(MANIFEST, 1), MANIFEST, None, work) == tunnel.NACK_CODE_STORAGE_FAILED
-
-
-def test_root_other_than_the_pinned_one_is_refused(publisher: Publisher) -> None:
-    """No trust on first use: the join string says which root."""
-    pinned = hashlib.sha256(publisher.tuf_root).digest()
-
-    assert pin_root(publisher.tuf_root, pinned) == publisher.tuf_root
-    with pytest.raises(IntegrityError):
-        pin_root(Publisher().tuf_root, pinned)
 
 
 def test_redelegated_manifest_is_not_taken(publisher: Publisher, tmp_path: Path) -> None:
