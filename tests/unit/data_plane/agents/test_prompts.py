@@ -38,12 +38,14 @@ def test_json_of_a_tool_becomes_sentences(text: str, sentences: str) -> None:
     assert result_block("beds", text) == f"beds: {sentences}"
 
 
-@settings(deadline=None)
-@given(
-    st.dictionaries(
-        st.text(), st.recursive(st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-    )
+names = st.text("ab_ ", max_size=5)
+nested = st.recursive(
+    st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=8
 )
+
+
+@settings(deadline=None)
+@given(st.dictionaries(names, nested, max_size=3))
 def test_no_number_is_lost_on_the_way(value: dict[str, object]) -> None:
     """What the tool said must stand in the prompt, however it nested it."""
     numbers = [word for word in json.dumps(list(leaves(value)))[1:-1].split(", ") if word]
