@@ -23,6 +23,7 @@ from control_plane.settings import ControlPlaneSettings
 from control_plane.tenants.service import TenantService
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
+from faos_core.disk import Disk
 from faos_core.lifecycle import running, until_signal
 from faos_core.store import Store
 from tunnel.identity import fingerprint_words
@@ -93,8 +94,5 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
 
 def announce(data_dir: Path, endpoints: Endpoints) -> None:
     """Tell other processes of this machine the ports; whole or not at all."""
-    file = data_dir / ENDPOINTS_FILE
     facts = {"pid": os.getpid(), "tunnel_port": endpoints.tunnel_port, "admin_port": endpoints.admin_port}
-    scratch = file.with_suffix(".new")
-    scratch.write_text(json.dumps(facts))
-    scratch.rename(file)
+    Disk().put(data_dir, {ENDPOINTS_FILE: json.dumps(facts).encode()})

@@ -2,13 +2,13 @@
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from pathlib import Path
 
 from control_plane.api.errors import TOKEN_FILE_UNUSABLE, TOKEN_WRONG
 from control_plane.api.interfaces import Caller
+from faos_core.disk import Disk
 from faos_core.errors import SetupError, UnauthenticatedError
 
 SUBJECT = "bootstrap-admin"
@@ -45,18 +45,9 @@ class BootstrapAdmin:
 
 
 def _create(file: Path) -> None:
-    """All or nothing: a crash leaves no half-written token under the name."""
+    """Whole or not at all; of two control planes that start at once, both use the token of one."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    staging = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-            opened.write(f"faos-admin-{secrets.token_urlsafe(32)}\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        staging.rename(file)
-    finally:
-        staging.unlink(missing_ok=True)
+    Disk().put_new(file, f"faos-admin-{secrets.token_urlsafe(32)}\n".encode())
 
 
 def _read(file: Path) -> str:

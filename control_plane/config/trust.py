@@ -20,9 +20,6 @@ without a reference for a role simply cannot sign as that role: an offline publi
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,6 +44,7 @@ from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from control_plane.config.errors import KEYS_UNUSABLE, METADATA_UNREADABLE
+from faos_core.disk import Disk
 from faos_core.errors import IntegrityError, SetupError
 
 TARGET_PATH = "manifest"
@@ -107,46 +105,22 @@ def create_tenant_keys(directory: Path, *, now: datetime) -> bytes:
     """
     if (directory / ROOT_FILE).exists():
         return (directory / ROOT_FILE).read_bytes()
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        root = _write_keys(staging, now)
-        staging.rename(directory)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    _fsync(directory.parent)
-    return root
+    files = _new_keys(now)
+    Disk().put_folder(directory, files)
+    return files[ROOT_FILE]
 
 
-def _write_keys(directory: Path, now: datetime) -> bytes:
+def _new_keys(now: datetime) -> dict[str, bytes]:
+    """The content of a tenant's folder, by file name."""
     signers = {role: CryptoSigner.generate_ed25519() for role in ROLES}
     root = Root(expires=now + LIFETIME[Root.type], consistent_snapshot=False)
     for role, signer in signers.items():
         root.add_key(signer.public_key, role)
-        _write(directory / f"{role}.pem", signer.private_bytes)
-    metadata = _signed(root, signers[Root.type])
     references = {role: f"{FILE_SCHEME}{role}.pem" for role in ROLES}
-    _write(directory / REFERENCES_FILE, json.dumps(references, indent=2).encode())
-    _write(directory / ROOT_FILE, metadata)
-    _fsync(directory)
-    return metadata
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files = {f"{role}.pem": signer.private_bytes for role, signer in signers.items()}
+    files[REFERENCES_FILE] = json.dumps(references, indent=2).encode()
+    files[ROOT_FILE] = _signed(root, signers[Root.type])
+    return files
 
 
 def load_tenant_keys(directory: Path) -> TenantKeys:

@@ -5,7 +5,6 @@ node cannot pose as a control plane. Source: DESIGN section 4; SPIFFE X.509-SVID
 """
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control_plane.identity.errors import CA_INCOMPLETE, REQUEST_MALFORMED
 from faos_core.clock import Clock
+from faos_core.disk import Disk
 from faos_core.errors import InvalidError, SetupError
 from faos_core.ids import TRUST_DOMAIN, NodeIdentity
 from tunnel.identity import SERVER_NAME, enrolment_key, key_pem, load_key, new_key
@@ -116,8 +116,7 @@ def _builder(key: ec.EllipticCurvePublicKey, issuer: x509.Name, subject: x509.Na
 
 
 def _create(directory: Path, clock: Clock) -> None:
-    """The certificate is written last: a half-made authority has a key only, and says so at the next start."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Both files or neither: a crash leaves no half of an authority."""
     key, now = new_key(), clock.now()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FAOS transport CA")])
     builder = _builder(key.public_key(), name, name)
@@ -126,8 +125,8 @@ def _create(directory: Path, clock: Clock) -> None:
     builder = builder.add_extension(_signing_only(), critical=True)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = builder.add_extension(identifier, critical=False).sign(key, hashes.SHA256())
-    _write(directory / "ca.key", key_pem(key))
-    _write(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    files = {"ca.key": key_pem(key), "ca.pem": certificate.public_bytes(serialization.Encoding.PEM)}
+    Disk().put_folder(directory, files)
 
 
 def _signing_only() -> x509.KeyUsage:
@@ -142,16 +141,6 @@ def _signing_only() -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, mode 0600."""
-    scratch = path.with_suffix(".new")
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)
 
 
 def _requested_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:

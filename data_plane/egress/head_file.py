@@ -7,7 +7,6 @@ power loss it may be behind by that second, which is the only tail whose loss it
 copy of the head, sent with each heartbeat, can). A slot lies within one disk sector, which disks write as a whole.
 """
 
-import os
 import struct
 import zlib
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.egress.records import CRC, damaged
+from faos_core.disk import Disk
 from faos_core.merkle import EMPTY_ROOT
 
 HEAD_NAME = "head"
@@ -32,12 +32,7 @@ def pack_head(head: LedgerHead) -> bytes:
 
 def create_head(folder: Path) -> None:
     """The head of an empty ledger, durable before the first segment exists."""
-    draft = folder / f"{HEAD_NAME}.new"
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(pack_head(EMPTY_HEAD))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / HEAD_NAME)
+    Disk().put(folder, {HEAD_NAME: pack_head(EMPTY_HEAD)})
 
 
 def read_head(folder: Path) -> LedgerHead:

@@ -38,6 +38,7 @@ from data_plane.egress.records import (
     walk,
 )
 from faos_core import names
+from faos_core.disk import sync_folder
 from faos_core.errors import ConflictError, StopError
 from faos_core.merkle import EMPTY_ROOT, Frontier, leaf_hash
 
@@ -373,11 +374,3 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from data_plane.identity.errors import ALREADY_JOINED, IDENTITY_DAMAGED, NOT_JOINED
-from data_plane.link.disk import Disk
+from faos_core.disk import Disk
 from faos_core.errors import ConflictError, IntegrityError, InvalidError, SetupError
 from faos_core.ids import NodeIdentity
 from tunnel.enrolment import Enrolled

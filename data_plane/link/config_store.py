@@ -21,12 +21,12 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from data_plane.link import selection
-from data_plane.link.disk import Disk, temporary_in
 from data_plane.link.errors import CONTENT_CORRUPT, STATE_CORRUPT
 from data_plane.link.interfaces import Configuration
 from data_plane.link.nacks import refusal
 from faos.resource.v1.resource_pb2 import Manifest, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.disk import Disk, temporary_in
 from faos_core.errors import IntegrityError
 
 FORMAT = 1

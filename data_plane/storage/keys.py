@@ -7,7 +7,6 @@ The KEK lives in a file of the site; data keys, one per tenant and one per data 
 import hmac
 import os
 import secrets
-import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from data_plane.storage.errors import KEK_EXPOSED, KEK_MALFORMED, KEK_MISSING, KEK_OTHER, KEK_UNREADABLE
 from data_plane.storage.models import data_keys
 from data_plane.storage.sealed import KEY_ID_BYTES, NONCE_BYTES, DataKey
+from faos_core.disk import Disk
 from faos_core.errors import IntegrityError, SetupError
 from faos_core.ids import TenantName
 
@@ -87,27 +87,7 @@ def read_key_file(path: Path) -> SiteKey:
 def create_key_file(path: Path) -> None:
     """Whole or not at all, on disk when it returns; one that another process made meanwhile stands."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEK_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        link_unless_there(Path(temporary), path)
-    finally:
-        Path(temporary).unlink()
-
-
-def link_unless_there(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    Disk().put_new(path, secrets.token_bytes(KEK_BYTES))
 
 
 def check_site_key(connection: sa.Connection, site_key: SiteKey) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from data_plane.link.applier import Applier, ApplySettings, NodeScope
 from data_plane.link.apply_machine import TERMINAL
 from data_plane.link.config_store import ConfigStore
-from data_plane.link.disk import Disk
 from data_plane.link.interfaces import Configuration
 from data_plane.link.trust import Trust
 from faos.tunnel.v1.tunnel_pb2 import APPLY_STATE_HEALTHY, ConfigOffer
 from faos_core.clock import SystemClock
+from faos_core.disk import Disk
 from faos_core.errors import NotFoundError, define
 from faos_core.lifecycle import running
 from tests.fixtures.resources_of_a_site import CEILING, LABELS

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_plane.link.config_store import ConfigStore, StoredState
-from data_plane.link.disk import Disk
+from faos_core.disk import Disk
 from tests.fixtures.resources_of_a_site import LABELS, site
 from tests.fixtures.tuf_publisher import Publisher
 from tests.parts import ROOT

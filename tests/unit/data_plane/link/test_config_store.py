@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from data_plane.link.config_store import ConfigStore, Pointer, StoredState, decode_state, encode_state
-from data_plane.link.disk import Disk
 from data_plane.link.interfaces import Configuration, ConfigurationError
 from data_plane.link.selection import digest
 from faos.resource.v1.resource_pb2 import Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.disk import Disk
 from faos_core.errors import IntegrityError
 from tests.fixtures.resources_of_a_site import LABELS, agent, model, site
 from tests.fixtures.tuf_publisher import Publisher

@@ -1,4 +1,7 @@
-"""The few operations that durability is made of, so that a test can die between any two of them."""
+"""The few operations that durability is made of, so that a test can die between any two of them.
+
+Every file of ours that must be whole after a crash is written through here.
+"""
 
 import os
 import secrets
@@ -32,11 +35,7 @@ class Disk:
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
         self.point("fsync folder")
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
 
     def make_folder(self, folder: Path) -> None:
         """Of mode 0700, with the parents that lack, durable. Idempotent."""
@@ -78,10 +77,51 @@ class Disk:
         if files:
             self.sync_folder(folder)
 
+    def put_new(self, path: Path, data: bytes) -> bool:
+        """As `put`, for a file that is made once: False, and nothing changed, when another process made it first."""
+        temporary = temporary_in(path.parent)
+        try:
+            self.write(temporary, data)
+            self.point("link")
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        finally:
+            self.remove(temporary)
+        self.sync_folder(path.parent)
+        return True
+
+    def put_folder(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        """A new folder of mode 0700 with these files: all or nothing after a crash, durable when this returns.
+
+        Raises OSError where there is a folder that is not empty.
+        """
+        self.make_folder(folder.parent)
+        temporary = temporary_in(folder.parent)
+        try:
+            self.point("mkdir")
+            temporary.mkdir(mode=0o700)
+            for name, data in files.items():
+                self.write(temporary / name, data)
+            self.sync_folder(temporary)
+            self.rename(temporary, folder)
+        finally:
+            self.remove(temporary)
+        self.sync_folder(folder.parent)
+
     def sweep(self, folder: Path) -> None:
         """Remove what a crash left half-written in a folder."""
         for path in sorted(folder.glob(f"{TEMPORARY}*")):
             self.remove(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def temporary_in(folder: Path) -> Path:
