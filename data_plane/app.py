@@ -11,7 +11,7 @@ from data_plane.agents.journal import Journal
 from data_plane.agents.perform import Ports
 from data_plane.agents.service import Runs
 from data_plane.api.interfaces import Facts, LinkState
-from data_plane.api.server import SiteServer
+from data_plane.api.server import SiteServer, owned
 from data_plane.api.service import SiteApi
 from data_plane.ceiling.load import load_ceiling
 from data_plane.egress.service import Egress, open_egress
@@ -71,6 +71,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
     membership = identity.load()
     verifier, blobs = FileVerifier(), BlobFetcher()
     async with AsyncExitStack() as stack:
+        stack.enter_context(owned(settings.data_dir))
         egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock))
         storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=membership.identity.tenant))
         embedder = await OnnxEmbedder.load(ceiling.embedder, verifier)
@@ -112,7 +113,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             clock=clock,
         )
         link = LinkFacts(membership, session, applier)
-        site = SiteServer(settings.data_dir, SiteApi(runs, Facts(link, activation, egress.gate)))
+        site = SiteServer(settings.data_dir, SiteApi(runs, Facts(link, activation, egress.gate)), folder_is_owned=True)
         async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
             yield Node(membership, applier, activation, runs, session, egress)
 

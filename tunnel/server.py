@@ -216,6 +216,8 @@ class _LiveSession:
         try:
             async for frame in requests:
                 await self._receive(frame)
+                if self._closed_by:
+                    break
         except asyncio.CancelledError:
             if self._closed_by is None or self._task is None:
                 raise

@@ -20,6 +20,16 @@ OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long
 
 TERMINAL = frozenset({tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK})
 REFUSALS = TERMINAL - {tunnel.APPLY_STATE_HEALTHY}
+# Refusals that say nothing about the content: the same revision may be offered again, after a while.
+TRANSIENT = frozenset(
+    {
+        tunnel.NACK_CODE_DEADLINE,
+        tunnel.NACK_CODE_STORAGE_FAILED,
+        tunnel.NACK_CODE_METADATA_EXPIRED,
+        tunnel.NACK_CODE_SUPERSEDED,
+    }
+)
+TRANSIENT_RETRY_S = 60.0
 
 DRAINING = define(
     "session.draining",
@@ -130,6 +140,7 @@ class CloudSession:
     _beats: int = 0
     _offers: int = 0
     _held_back: Target | None = None
+    _not_before_s: float = 0.0  # no offer before this, because the last one failed for a reason that may pass
 
     def __post_init__(self) -> None:
         self._heard_at_s = self._beat_at_s = self.opened_at_s
@@ -153,6 +164,8 @@ class CloudSession:
 
     def desire(self, target: Target | None, now_s: float) -> list[CloudEffect]:
         """The target is this now."""
+        if target != self.target:
+            self._not_before_s = 0.0
         self.target = target
         return self._next_offer(now_s)
 
@@ -162,7 +175,7 @@ class CloudSession:
         limit_s = HELLO_DEADLINE_S if self.phase is Phase.GREETING else MISSED_HEARTBEATS * self.heartbeat_s
         if now_s - self._heard_at_s > limit_s:
             return self._close(_silent(now_s - self._heard_at_s, self.heartbeat_s))
-        return self._beat(now_s) + self._retry_silent_offer(now_s)
+        return self._beat(now_s) + self._offer_again(now_s)
 
     def _greet(self, hello: tunnel.Hello, now_s: float) -> list[CloudEffect]:
         self.phase, self.hello = Phase.OPEN, hello
@@ -178,7 +191,9 @@ class CloudSession:
         if status.state not in TERMINAL:
             return [Record(status)]
         self._in_flight = None
-        if status.state in REFUSALS:
+        if status.state in REFUSALS and status.nack.code in TRANSIENT:
+            self._not_before_s = now_s + TRANSIENT_RETRY_S
+        elif status.state in REFUSALS:
             self.refused |= {offer.revision}
         return [Record(status), *self._next_offer(now_s)]
 
@@ -189,6 +204,8 @@ class CloudSession:
     def _next_offer(self, now_s: float) -> list[CloudEffect]:
         target = self.target
         if self.phase is not Phase.OPEN or self._in_flight or target is None or self._settled(target):
+            return []
+        if now_s < self._not_before_s:
             return []
         if unknown := target.kinds - frozenset(self.hello.kinds):
             return self._hold_back(target, unknown)
@@ -208,11 +225,11 @@ class CloudSession:
         self._held_back = target
         return [HeldBack(target, kinds)]
 
-    def _retry_silent_offer(self, now_s: float) -> list[CloudEffect]:
+    def _offer_again(self, now_s: float) -> list[CloudEffect]:
+        """After a node was silent about an offer for long, or refused it for a reason that may have passed."""
         if self._in_flight and now_s - self._in_flight.heard_at_s > OFFER_SILENCE_S:
             self._in_flight = None
-            return self._next_offer(now_s)
-        return []
+        return self._next_offer(now_s)
 
     def _beat(self, now_s: float) -> list[CloudEffect]:
         if self.phase is not Phase.OPEN or now_s - self._beat_at_s < self.heartbeat_s:

@@ -18,7 +18,7 @@ from faos_core.errors import NotFoundError, UnauthenticatedError
 from faos_core.ids import NodeIdentity
 from faos_core.store import Store
 from tunnel.errors import BLOB_UNKNOWN
-from tunnel.session import REFUSALS, Target
+from tunnel.session import REFUSALS, TRANSIENT, Target
 from tunnel.tls import Peer
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class FleetService:
             node_config_status.c.tenant == identity.tenant,
             node_config_status.c.node == identity.node,
             node_config_status.c.state.in_(REFUSALS),
+            node_config_status.c.nack_code.not_in(TRANSIENT),
         )
 
         def write(connection: sa.Connection) -> frozenset[int]:

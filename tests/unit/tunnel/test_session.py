@@ -100,6 +100,20 @@ def test_refused_revision_is_parked_until_content_changes() -> None:
     assert [found.target.revision for found in offers(machine.desire(target(2), 4.0))] == [2]
 
 
+def test_a_refusal_that_may_pass_is_offered_again_later_and_not_at_once() -> None:
+    """A full disk or a slow machine says nothing about the content."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+    refusal = status(offer.nonce, tunnel.APPLY_STATE_REJECTED, 0)
+    refusal.apply_status.nack.code = tunnel.NACK_CODE_STORAGE_FAILED
+
+    assert offers(machine.receive(refusal, 2.0)) == []
+    assert offers(machine.desire(target(1), 3.0)) == []
+    assert offers(machine.tick(30.0)) == []
+    machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), 40.0)
+    assert [again.target.revision for again in offers(machine.tick(62.1))] == [1]
+
+
 def test_revision_refused_in_an_earlier_session_stays_parked() -> None:
     """Reconnecting is not new content."""
     assert offers(cloud(target=target(1), refused=frozenset({1})).receive(hello(), 1.0)) == []

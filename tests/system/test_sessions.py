@@ -1,0 +1,130 @@
+"""Sessions between whole planes: superseded, drained, taken up again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from data_plane.app import Node, node
+from data_plane.settings import ApplyTimes, NodeSettings
+from faos.admin.v1 import admin_pb2 as admin
+from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, Resource
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tests.system.harness import RunningControlPlane, running_control_plane
+from tests.system.quickstart import fill_site
+from tunnel.client import SESSION, open_channel
+from tunnel.error_mapping import DETAIL_KEY
+from tunnel.tls import Credentials
+
+
+def policy(name: str, rule: str = "all") -> Resource:
+    resource = Resource()
+    resource.metadata.name = name
+    resource.policy.rules.add(name=rule, effect=POLICY_EFFECT_ALLOW)
+    return resource
+
+
+async def eventually(holds: Callable[[], object], *, within_s: float = 20.0) -> None:
+    """Return once `holds()` (or its awaited value) is true. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while True:
+            value = holds()
+            if await value if asyncio.iscoroutine(value) else value:
+                return
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_node(data_dir: Path, site_toml: Path) -> AsyncIterator[Node]:
+    async with node(NodeSettings(data_dir=data_dir, site_file=site_toml, apply=ApplyTimes(soak_s=0.1))) as running:
+        yield running
+
+
+async def greet(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, tunnel.CloudFrame]:
+    """An open session; its Welcome has been read."""
+    call = channel.stream_stream(SESSION, response_deserializer=tunnel.CloudFrame.FromString)()
+    await call.write(tunnel.NodeFrame(hello=tunnel.Hello()).SerializeToString())
+    welcome = await call.read()
+    assert welcome.WhichOneof("frame") == "welcome"
+    return call
+
+
+async def ending(call: grpc.aio.StreamStreamCall[bytes, tunnel.CloudFrame]) -> tuple[list[str], str]:
+    """Frames until the end, and the error code that the control plane gave."""
+    frames = []
+    try:
+        while (frame := await call.read()) is not grpc.aio.EOF:
+            frames.append(str(frame.WhichOneof("frame")))
+    except grpc.aio.AioRpcError as error:
+        detail = dict(error.trailing_metadata() or ()).get(DETAIL_KEY, b"")
+        return frames, bytes(detail).decode()  # type: ignore[arg-type]  # a -bin key carries bytes
+    return frames, ""
+
+
+async def joined(plane: RunningControlPlane, folder: Path) -> Credentials:
+    await plane.create_tenant()
+    return (await plane.join(folder)).credentials
+
+
+async def test_a_second_session_of_a_node_ends_the_first(tmp_path: Path) -> None:
+    """At most one live session per node: a half-dead connection must not keep a node out."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        credentials = await joined(plane, tmp_path / "node")
+        async with open_channel(plane.tunnel_address, credentials) as channel:
+            first = await greet(channel)
+            second = await greet(channel)
+
+            assert "session.superseded" in (await ending(first))[1]
+            await second.write(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat(sequence=1)).SerializeToString())
+            nodes = await plane.nodes.ListNodes(admin.ListNodesRequest(), metadata=plane.metadata)
+            assert nodes.nodes[0].liveness == admin.LIVENESS_LIVE
+
+
+async def test_a_control_plane_that_stops_drains_its_sessions(tmp_path: Path) -> None:
+    """Nodes are told to come back, instead of finding out by silence."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        credentials = await joined(plane, tmp_path / "node")
+        channel = open_channel(plane.tunnel_address, credentials)
+        call = await greet(channel)
+
+    frames, detail = await ending(call)
+    await channel.close()
+
+    assert frames == ["drain"]
+    assert "session.draining" in detail
+
+
+async def test_a_frame_that_is_not_due_ends_the_session_with_its_reason(tmp_path: Path) -> None:
+    """Garbage after a valid handshake is answered, not tolerated."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        credentials = await joined(plane, tmp_path / "node")
+        async with open_channel(plane.tunnel_address, credentials) as channel:
+            call = await greet(channel)
+            await call.write(tunnel.NodeFrame(hello=tunnel.Hello()).SerializeToString())
+
+            assert "session.frame_unexpected" in (await ending(call))[1]
+
+
+@pytest.mark.needs("model", "embedder")
+async def test_a_node_comes_back_by_itself_and_catches_up(tmp_path: Path) -> None:
+    """The control plane is restarted, with a revision that the node has not seen: nobody touches the node."""
+    site_toml = fill_site(tmp_path / "site", document_number=1, tool_number=2)
+    async with running_control_plane(tmp_path / "cp") as plane:
+        await plane.create_tenant()
+        member = await plane.join(tmp_path / "node")
+        listen = plane.tunnel_address
+        await plane.apply(policy("first"))
+        async with running_node(tmp_path / "node", site_toml) as running:
+            await eventually(lambda: running.applier.facts().healthy_revision == 1)
+    async with running_node(tmp_path / "node", site_toml) as running:
+        assert running.activation.running().revision == 1, "last known good runs with the control plane gone"
+        async with running_control_plane(tmp_path / "cp", tunnel_listen=listen) as plane:
+            await plane.apply(policy("second"))
+            await eventually(lambda: running.applier.facts().healthy_revision == 2)
+            seen = await plane.node(member.identity.node)
+
+    assert set(running.activation.running().policies) == {"first", "second"}
+    assert seen.config.healthy_revision == 2
