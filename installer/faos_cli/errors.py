@@ -1,0 +1,117 @@
+"""What can go wrong on the way from the command line to a control plane or a node."""
+
+from collections.abc import Sequence
+
+from faos_core.errors import InvalidError, define
+from faos_core.resource_reader import Problem
+
+CONTEXT_MISSING = define(
+    "context.missing",
+    what="It is not said which control plane or node is meant.",
+    why="There is no .faos/context.json in this folder or above it, none in {user_file}, and no --context.",
+    next_step="Start everything here: faos up — or name a file: faos --context FILE …",
+)
+CONTEXT_FILE_MISSING = define(
+    "context.file_missing",
+    what="There is no context file {file}.",
+    why="It was named by {named_by}.",
+    next_step="See what is there: ls -l {folder}",
+)
+CONTEXT_UNUSABLE = define(
+    "context.unusable",
+    what="The context file {file} cannot be used.",
+    why="{reason}",
+    next_step="Correct it, or have it written anew: faos up, or faos control-plane run.",
+)
+CONTEXT_INCOMPLETE = define(
+    "context.incomplete",
+    what="It is not said {missing}.",
+    why="{source} does not have {key!r}.",
+    next_step="Add it, or give {flag} with the command.",
+)
+CREDENTIAL_UNREADABLE = define(
+    "context.credential_unreadable",
+    what="{file} cannot be read.",
+    why="{reason}; it is the {purpose} of the control plane.",
+    next_step="Run the command as the user who may read it: ls -l {file}",
+)
+CONTROL_PLANE_UNREACHABLE = define(
+    "admin_api.unreachable",
+    what="The control plane at {address} does not answer.",
+    why="{reason}",
+    next_step="See whether it runs (faos status); start it: faos up, or faos control-plane run --data DIR.",
+)
+CONTROL_PLANE_UNTRUSTED = define(
+    "control_plane.untrusted",
+    what="What answers at {address} is not the control plane that is expected.",
+    why="Its certificate does not lead to the CA in {ca_file}.",
+    next_step="Check the address, and copy ca/ca.pem anew from the control plane's data folder.",
+)
+NODE_NOT_RUNNING = define(
+    "node.not_running",
+    what="The node does not answer.",
+    why="Nobody listens on {socket}.",
+    next_step="Start it: faos up, or faos node run --data {folder}",
+)
+NODE_LOST = define(
+    "node.lost",
+    what="The node went away in the middle of the run, and did not come back within {waited_s} seconds.",
+    why="It was stopped, or it crashed. The run is not lost: the node goes on with it when it is started.",
+    next_step="Start the node, then look: faos run show {run_id}",
+)
+NO_TENANT = define(
+    "tenant.none",
+    what="There is no tenant yet.",
+    why="Sites, nodes and resources belong to one.",
+    next_step="Make one: faos tenant create NAME",
+)
+WHICH_TENANT = define(
+    "tenant.which",
+    what="It is not said which tenant is meant.",
+    why="There are several: {tenants}.",
+    next_step="Say which: --tenant NAME",
+)
+RESOURCES_REFUSED = define(
+    "apply.refused",
+    what="The control plane refused the resources: {count} thing(s) are wrong. The first: {first}",
+    why="A revision is taken as a whole or not at all; nothing was changed.",
+    next_step="Correct the places listed, then run the command again.",
+)
+NODES_REFUSED = define(
+    "apply.not_healthy",
+    what="Revision {revision} is not healthy everywhere: {counts}.",
+    why="{reason}",
+    next_step="{hint}",
+)
+RUN_FAILED = define(
+    "run.ended_badly",
+    what="The run {how}.",
+    why="The node says: {error_code}.",
+    next_step="See each step: faos run show {run_id}",
+)
+NOTHING_NAMED = define(
+    "get.not_found",
+    what="There is no {kind} {name!r}.",
+    why="It was never made, or its name is misspelt.",
+    next_step="See which there are: faos get {plural}",
+)
+LEDGER_MISSING = define(
+    "ledger.missing",
+    what="There is no ledger in {folder}.",
+    why="A node begins it when it joins.",
+    next_step="Name the node's data folder: --data DIR",
+)
+LEDGER_LEAF_MISSING = define(
+    "ledger.leaf_missing",
+    what="The ledger has no message {index} that can be shown.",
+    why="{reason}",
+    next_step="See which there are: faos ledger show",
+)
+
+
+class ResourcesRefusedError(InvalidError):
+    """What the control plane found wrong, at its places in the files."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(RESOURCES_REFUSED, count=len(problems), first=problems[0])
+        self.problems = tuple(problems)

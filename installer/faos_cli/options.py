@@ -1,0 +1,100 @@
+"""Options that several commands share, and values that are typed in a form of their own."""
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in its newest version only
+    """Whole seconds: 90, 90s, 5m, 2h, 1d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
+        if match is None:
+            self.fail(f"{value!r} is no duration; write 90s, 5m, 2h or 1d.", param, ctx)
+        return int(match[1]) * UNITS_S[match[2]]
+
+
+class Label(click.ParamType):  # type: ignore[type-arg]  # as above
+    """key=value."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, rest = value.partition("=")
+        if not (key and equals):
+            self.fail(f"{value!r} is no label; write key=value.", param, ctx)
+        return key, rest
+
+
+DURATION, LABEL = Duration(), Label()
+
+
+def labels_option(command: F) -> F:
+    """--label k=v, as often as wanted: a tuple of pairs."""
+    return click.option("--label", "-l", "labels", type=LABEL, multiple=True, metavar="KEY=VALUE")(command)
+
+
+def output_option(*formats: str) -> Callable[[F], F]:
+    """-o; the first format is the default."""
+    choice = click.Choice(formats)
+    return click.option("-o", "--output", type=choice, default=formats[0], show_default=True, help="Output format.")
+
+
+def with_control_plane(command: F) -> F:
+    """Give the command a Context as its first argument, with the flags that say which control plane."""
+
+    @click.option("--tenant", metavar="NAME", help="Tenant that is meant; needless where there is only one.")
+    @click.option("--server", metavar="HOST:PORT", help="Admin API of the control plane.")
+    @click.option("--ca", type=FILE, help="CA certificate of the control plane.")
+    @click.option("--token-file", type=FILE, help="Admin token.")
+    @click.pass_context
+    @functools.wraps(command)
+    def wrapped(ctx: click.Context, *args: Any, **given: Any) -> Any:
+        flags = {
+            "tenant": given.pop("tenant"),
+            "admin_address": given.pop("server"),
+            "ca_file": given.pop("ca"),
+            "token_file": given.pop("token_file"),
+        }
+        return command(context_of(ctx).overridden(**flags), *args, **given)
+
+    return wrapped  # type: ignore[return-value]  # called by click only, which has no type for it
+
+
+def with_node(command: F) -> F:
+    """Give the command a Context as its first argument, with the flag that says which node of this machine."""
+
+    @click.option("--data", type=FOLDER, help="The node's data folder.")
+    @click.pass_context
+    @functools.wraps(command)
+    def wrapped(ctx: click.Context, *args: Any, **given: Any) -> Any:
+        data: Path | None = given.pop("data")
+        flags = {"node_data_dir": data.absolute() if data else None}
+        return command(context_of(ctx).overridden(**flags), *args, **given)
+
+    return wrapped  # type: ignore[return-value]  # called by click only, which has no type for it
+
+
+def context_of(ctx: click.Context) -> Any:
+    """The Context that applies. Raises SetupError."""
+    from faos_cli.context import find_context
+
+    return find_context(ctx.find_root().obj, os.environ, Path.cwd())
