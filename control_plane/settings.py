@@ -6,30 +6,14 @@ deploy/control-plane.toml is the commented sample; a test loads it.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import load_toml
 
 PREFIX = "FAOS_CP_"
 DATABASE_FILE = "control-plane.db"
 ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
-
-
-class LogLevel(StrEnum):
-    """Least severity that is logged."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-
-
-class LogFormat(StrEnum):
-    """How log lines look."""
-
-    JSON = "json"
-    LINES = "lines"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
+from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import load_toml
 
 PREFIX = "FAOS_NODE_"
-
-
-class LogFormat(StrEnum):
-    JSON = "json"  # one object a line
-    TEXT = "text"  # lines for people
-
-
-class LogLevel(StrEnum):
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,24 @@
-"""JSON Schema from outside: whether it can be used. Draft 2020-12, one document, no reference out of it."""
+"""JSON Schema of untrusted origin: Draft 2020-12, one document, no reference out of it."""
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCES = ("$ref", "$dynamicRef")
+
+
+class BadSchemaError(ValueError):
+    """The schema cannot be used; says why in a few words that quote only its own places."""
 
 
 def struct_defect(struct: Struct) -> str | None:
@@ -24,23 +30,64 @@ def struct_defect(struct: Struct) -> str | None:
 
 
 def schema_defect(schema: Mapping[str, Any]) -> str | None:
-    """Why the schema cannot be used, in a few words that quote only its own places; None when it can."""
+    """Why a schema that one of our users wrote cannot be used, in a few words; None when it can.
+
+    Stricter than `compile_schema`, which also takes the `$schema` and the root's `$id` that tool servers generate.
+    """
     if schema.get("$schema", DIALECT) != DIALECT:
         return "another dialect than Draft 2020-12"
+    return _defect(schema, id_allowed=False)
+
+
+def compile_schema(schema: Mapping[str, Any]) -> Draft202012Validator:
+    """A validator that resolves within the document only. Raises BadSchemaError."""
+    try:
+        return _compiled(canonical(schema))
+    except RecursionError as error:
+        raise BadSchemaError("nested too deeply") from error
+
+
+@lru_cache(maxsize=512)
+def _compiled(text: str) -> Draft202012Validator:
+    schema = json.loads(text)
+    if reason := _defect(schema, id_allowed=True):
+        raise BadSchemaError(reason)
+    return Draft202012Validator(schema, registry=Registry())
+
+
+def first_violation(schema: Mapping[str, Any], value: object) -> str | None:
+    """Place in the schema that the value breaks ("properties/ward/enum"), or None when it fits.
+
+    Names the schema's place and not the value's: values are customer content.
+    Raises BadSchemaError, also for a schema that refers to itself without end.
+    """
+    try:
+        error: ValidationError | None = next(compile_schema(schema).iter_errors(value), None)
+    except RecursionError as loop:
+        raise BadSchemaError("endless reference") from loop
+    return None if error is None else "/".join(str(part) for part in error.absolute_schema_path)
+
+
+def canonical(value: object) -> str:
+    """Sorted, compact JSON: equal values give equal text (as RFC 8785 wants, but for its number format)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _defect(schema: Mapping[str, Any], *, id_allowed: bool) -> str | None:
+    """id_allowed: the root may name itself; below it, `$id` changes what references mean."""
     try:
         Draft202012Validator.check_schema(schema)
-        return _reference_defect(schema)
+        return _reference_defect(schema, id_allowed=id_allowed)
     except SchemaError as error:
         return f"wrong at {'/'.join(str(part) for part in error.absolute_path)[:80] or 'its root'}"
     except RecursionError:
         return "nested too deeply"
 
 
-def _reference_defect(schema: Mapping[str, Any]) -> str | None:
-    root = DRAFT202012.create_resource(schema)
-    resolver = Registry().with_resource("", root).resolver()
+def _reference_defect(schema: Mapping[str, Any], *, id_allowed: bool) -> str | None:
+    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
     for node in _objects(schema):
-        if isinstance(node.get("$id"), str):
+        if isinstance(node.get("$id"), str) and not (id_allowed and node is schema):
             return "$id, which changes what references mean"
         for reference in (node[key] for key in REFERENCES if isinstance(node.get(key), str)):
             if not reference.startswith("#"):

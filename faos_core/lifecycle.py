@@ -1,15 +1,17 @@
 """Supervised services: one way to start them, know that they are ready, and stop them in order."""
 
 import asyncio
+import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from faos_core import names
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Service(Protocol):
@@ -51,6 +53,21 @@ async def until_ready(service: Service, task: asyncio.Task[None]) -> None:
             await task
     finally:
         waiter.cancel()
+
+
+async def undivided(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that must not stop in the middle: a cancellation, however often it comes, is passed on when it is
+    done. The work must be bounded: a thread's durable step, a transaction."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("undivided.failed_when_cancelled", extra={names.ERROR: type(error).__name__})
+        raise
 
 
 async def until_signal() -> None:

@@ -4,9 +4,26 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class LogLevel(StrEnum):
+    """Least severity that is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"  # one object a line
+    TEXT = "text"  # lines for people
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -56,10 +73,10 @@ def raised_at(record: logging.LogRecord) -> list[str]:
     return places
 
 
-def configure(level: str = "INFO", *, as_json: bool) -> None:
+def configure(level: LogLevel, log_format: LogFormat) -> None:
     """Send every log of the process to standard error. Call once, first thing in a process."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
+    handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else LineFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "chromadb", "mcp", "tuf", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

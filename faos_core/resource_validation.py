@@ -20,9 +20,9 @@ from faos_core import kinds
 from faos_core.errors import ErrorCode, define
 from faos_core.ids import NAME_PATTERN
 from faos_core.json_schema import struct_defect
+from faos_core.labels import MAX_LABELS, is_label
 
 MAX_RESOURCE_BYTES = 256 * 1024
-MAX_LABELS = 64
 MAX_REFERENCES = 256  # in one list
 TOOL_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # MCP 2025-11-25, "Tool Names"
 # What no name has, and commands, paths, hosts and URLs do.
@@ -230,7 +230,7 @@ def _labels(path: str, labels: Mapping[str, str]) -> Iterator[Found]:
     if len(labels) > MAX_LABELS:
         yield path, TOO_MANY, {"count": len(labels), "limit": MAX_LABELS}
     for key, value in labels.items():
-        if not (NAME_PATTERN.fullmatch(key) and NAME_PATTERN.fullmatch(value)):
+        if not is_label(key, value):
             yield f"{path}[{key[:80]}]", LABEL_MALFORMED, {"key": key, "value": value}
 
 

@@ -1,9 +1,6 @@
 """Values of the areas → messages of faos.admin.v1. The only direction: requests are few and flat."""
 
 from collections.abc import Sequence
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from control_plane.api.interfaces import Change, JoinToken, Revision, StoredResource
 from control_plane.api.nack_texts import explanation_of
@@ -14,15 +11,7 @@ from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import Kind
 from faos.tunnel.v1.tunnel_pb2 import ApplyState, NackCode
 from faos_core.kinds import BY_KIND, field_path_names
-
-
-def timestamp(at: datetime | None) -> Timestamp | None:
-    """None, which leaves the field unset, for None."""
-    if at is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
+from faos_core.timestamps import timestamp
 
 
 def tenant_message(tenant: Tenant) -> admin.Tenant:

@@ -12,8 +12,7 @@ from control_plane.db.models import blobs, nodes, resources, revision_changes, r
 from faos.resource.v1.resource_pb2 import Kind, Manifest, ManifestEntry, Resource, Selector
 from faos.tunnel.v1.tunnel_pb2 import TufMetadata
 from faos_core.kinds import kind_of
-
-SITE_LABEL = "site"  # which enrolment sets to the site's name
+from faos_core.labels import SITE_LABEL
 
 Key = tuple[int, str]  # kind and name
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -45,6 +45,7 @@ from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import FaosError, NotFoundError, SetupError
 from faos_core.kinds import kind_name
+from faos_core.lifecycle import undivided
 from faos_core.resource_validation import validate
 from faos_core.store import Store
 
@@ -312,18 +313,6 @@ class ConfigService:
             return _with_changes(connection, tenant, rows)[0]
 
         return await self._store.read(fetch)
-
-
-async def undivided(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that must not stop in the middle: a cancellation is passed on when it is done."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()):
-            log.warning("config.cancelled_apply_failed", extra={names.ERROR: type(error).__name__})
-        raise
 
 
 def _plan(connection: sa.Connection, tenant: str, bodies: Sequence[Body]) -> Plan:

@@ -16,7 +16,6 @@ from control_plane.db.models import join_tokens, nodes, sites, tenants
 from control_plane.db.paging import fetch_page
 from control_plane.identity.authority import Authority, enrolment_uri
 from control_plane.identity.errors import (
-    LABELS_MALFORMED,
     TOKEN_EXPIRED,
     TOKEN_UNKNOWN,
     TOKEN_USED,
@@ -26,14 +25,14 @@ from control_plane.tenants.errors import SITE_UNKNOWN
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
 from faos_core.errors import ConflictError, DeniedError, InvalidError, NotFoundError
-from faos_core.ids import NAME_PATTERN, NodeIdentity, NodeName, SiteName, TenantName, new_id
+from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName, new_id
+from faos_core.labels import SITE_LABEL, check_labels
 from faos_core.store import Store
 from tunnel.identity import encode_join_string, fingerprint_words, public_der
 from tunnel.tls import Peer
 
 DEFAULT_TTL_S = 3600
 MOST_TTL_S = 7 * 24 * 3600
-SITE_LABEL = "site"
 
 
 class AuditRecord(Protocol):
@@ -207,9 +206,7 @@ def key_digest(certificate: x509.Certificate) -> bytes:
 
 def _checked(labels: Mapping[str, str], ttl_s: int) -> int:
     """The time to live, with its default. Raises InvalidError."""
-    for label, value in labels.items():
-        if not (NAME_PATTERN.fullmatch(label) and NAME_PATTERN.fullmatch(value)) or label == SITE_LABEL:
-            raise InvalidError(LABELS_MALFORMED, label=f"{label}={value}"[:80])
+    check_labels(labels, owner="the join token")
     if ttl_s > MOST_TTL_S:
         raise InvalidError(TTL_TOO_LONG, ttl_s=ttl_s, most_s=MOST_TTL_S)
     return ttl_s or DEFAULT_TTL_S

@@ -34,12 +34,6 @@ TTL_TOO_LONG = define(
     why="At most {most_s} s (7 days): the longer it lives, the more time a lost one has.",
     next_step="Give a shorter time: --ttl 1h",
 )
-LABELS_MALFORMED = define(
-    "join_token.labels_malformed",
-    what="{label!r} cannot be a label.",
-    why="Labels and their values are names of a-z, 0-9 and '-'; 'site' is set by FAOS itself.",
-    next_step="Give labels such as --label floor=two",
-)
 CA_INCOMPLETE = define(
     "ca.incomplete",
     what="The certificate authority in {directory} is incomplete or unreadable.",

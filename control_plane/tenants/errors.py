@@ -26,9 +26,3 @@ SITE_UNKNOWN = define(
     why="It was never created here, or its name is misspelt.",
     next_step="See which there are: faos get sites",
 )
-LABELS_INVALID = define(
-    "labels.invalid",
-    what="The labels of {name!r} cannot be used.",
-    why="{reason}",
-    next_step="Give at most 64 labels; keys and values are names of a-z, 0-9 and '-'. FAOS itself sets 'site'.",
-)

@@ -8,17 +8,16 @@ import sqlalchemy as sa
 from control_plane.audit.service import record
 from control_plane.db.models import sites, tenants
 from control_plane.db.paging import fetch_page
-from control_plane.tenants.errors import LABELS_INVALID, SITE_EXISTS, SITE_UNKNOWN, TENANT_EXISTS, TENANT_UNKNOWN
+from control_plane.tenants.errors import SITE_EXISTS, SITE_UNKNOWN, TENANT_EXISTS, TENANT_UNKNOWN
 from control_plane.tenants.models import Site, Tenant
 from faos_core.clock import Clock
-from faos_core.errors import ConflictError, InvalidError, NotFoundError
-from faos_core.ids import NAME_PATTERN, check_name
+from faos_core.errors import ConflictError, NotFoundError
+from faos_core.ids import check_name
+from faos_core.labels import check_labels
 from faos_core.store import Store
 
 CREATE_TENANT = "faos.admin.v1.TenantService/CreateTenant"
 CREATE_SITE = "faos.admin.v1.TenantService/CreateSite"
-MAX_LABELS = 64
-SITE_LABEL = "site"  # set at enrolment to the site's name
 
 CreateKeys = Callable[[str], bytes]
 """Makes a tenant's signing keys and returns its TUF root. Blocking; the same root when called again."""
@@ -63,7 +62,7 @@ class TenantService:
 
     async def create_site(self, tenant: str, name: str, *, labels: Mapping[str, str], actor: str) -> Site:
         """Raises: InvalidError (malformed name or labels), NotFoundError (tenant), ConflictError (there already)."""
-        site = Site(tenant, check_name(name), check_labels(labels, name), self._clock.now())
+        site = Site(tenant, check_name(name), check_labels(labels, owner=f"site {name!r}"), self._clock.now())
         await self._store.write(lambda connection: _insert_site(connection, site, actor))
         return site
 
@@ -97,16 +96,6 @@ def require_site(connection: sa.Connection, tenant: str, site: str) -> None:
     require_tenant(connection, tenant)
     if not _site_exists(connection, tenant, site):
         raise NotFoundError(SITE_UNKNOWN, tenant=tenant, site=site[:80])
-
-
-def check_labels(labels: Mapping[str, str], name: str) -> dict[str, str]:
-    """The labels themselves. Raises InvalidError; `name` is whose they are."""
-    if len(labels) > MAX_LABELS:
-        raise InvalidError(LABELS_INVALID, name=name, reason=f"There are {len(labels)} of them.")
-    for key, value in labels.items():
-        if not (NAME_PATTERN.fullmatch(key) and NAME_PATTERN.fullmatch(value)) or key == SITE_LABEL:
-            raise InvalidError(LABELS_INVALID, name=name, reason=f"{key[:80]!r} = {value[:80]!r} is not a label.")
-    return dict(labels)
 
 
 def _tenant_exists(connection: sa.Connection, name: str) -> bool:

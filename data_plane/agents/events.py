@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind
 from faos.site.v1 import site_pb2 as site
 from faos_core.ids import RunId
+from faos_core.timestamps import timestamp
 
 STATES = {
     RunState.RUNNING: site.RUN_STATE_RUNNING,
@@ -62,24 +62,24 @@ def replay(run: RunRecord, steps: Sequence[RecordedStep]) -> list[site.RunEvent]
 
 def run_started(run: RunRecord) -> site.RunEvent:
     started = site.RunStarted(agent=run.agent, revision=run.revision)
-    return site.RunEvent(run_id=run.run_id, sequence=1, at=_at(run.started_at), started=started)
+    return site.RunEvent(run_id=run.run_id, sequence=1, at=timestamp(run.started_at), started=started)
 
 
 def step_started(run_id: RunId, step: RecordedStep) -> site.RunEvent:
     started = site.StepStarted(kind=KINDS[step.request.kind], name=step.request.name)
     number = started_number(step.sequence)
-    return site.RunEvent(run_id=run_id, sequence=number, at=_at(step.started_at), step_started=started)
+    return site.RunEvent(run_id=run_id, sequence=number, at=timestamp(step.started_at), step_started=started)
 
 
 def text_delta(run_id: RunId, sequence: int, text: str, at: datetime) -> site.RunEvent:
     delta = site.TextDelta(text=text)
-    return site.RunEvent(run_id=run_id, sequence=started_number(sequence), at=_at(at), text_delta=delta)
+    return site.RunEvent(run_id=run_id, sequence=started_number(sequence), at=timestamp(at), text_delta=delta)
 
 
 def step_finished(run_id: RunId, step: RecordedStep) -> site.RunEvent:
     finished = site.StepFinished(step=step_message(step))
     number = started_number(step.sequence) + 1
-    return site.RunEvent(run_id=run_id, sequence=number, at=_at(step.finished_at), step_finished=finished)
+    return site.RunEvent(run_id=run_id, sequence=number, at=timestamp(step.finished_at), step_finished=finished)
 
 
 def run_finished(run: RunRecord, *, step_count: int) -> site.RunEvent:
@@ -87,7 +87,7 @@ def run_finished(run: RunRecord, *, step_count: int) -> site.RunEvent:
         state=STATES[run.ending.state], output=run.ending.output, error_code=run.ending.error_code
     )
     number = started_number(step_count + 1)
-    return site.RunEvent(run_id=run.run_id, sequence=number, at=_at(run.finished_at), finished=finished)
+    return site.RunEvent(run_id=run.run_id, sequence=number, at=timestamp(run.finished_at), finished=finished)
 
 
 def run_message(run: RunRecord) -> site.Run:
@@ -99,8 +99,8 @@ def run_message(run: RunRecord) -> site.Run:
         input=run.input,
         output=run.ending.output,
         error_code=run.ending.error_code,
-        started_at=_at(run.started_at),
-        finished_at=_at(run.finished_at),
+        started_at=timestamp(run.started_at),
+        finished_at=timestamp(run.finished_at),
     )
 
 
@@ -110,8 +110,8 @@ def step_message(step: RecordedStep) -> site.Step:
         kind=KINDS[step.request.kind],
         name=step.request.name,
         idempotency_key=step.idempotency_key,
-        started_at=_at(step.started_at),
-        finished_at=_at(step.finished_at),
+        started_at=timestamp(step.started_at),
+        finished_at=timestamp(step.finished_at),
         attempts=step.attempts,
         error_code=step.outcome.error_code if step.outcome else "",
     )
@@ -125,11 +125,3 @@ def _struct(body: dict[str, Any]) -> Struct:
     struct = Struct()
     struct.update(body)
     return struct
-
-
-def _at(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

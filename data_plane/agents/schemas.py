@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_plane.tools.interfaces import ToolDefinition
-from data_plane.tools.schema import BadSchemaError, first_violation
+from faos_core.json_schema import BadSchemaError, first_violation
 
 EMPTY_SCHEMA_KEYS = {"$schema", "additionalProperties", "description", "properties", "required", "title", "type"}
 ANSWER = "answer"  # in place of a tool's name: it is time to answer

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from data_plane.ceiling.models import Ceiling
 from data_plane.link import errors
 from data_plane.link.admission import admit
@@ -31,12 +29,14 @@ from data_plane.link.interfaces import Activation, BlobSource, Configuration, Co
 from data_plane.link.outbox import StatusOutbox
 from data_plane.link.selection import digest
 from data_plane.link.trust import Trust
-from data_plane.link.verifier import Verifier, undivided
+from data_plane.link.verifier import Verifier
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import ApplyStatus, ConfigFacts, ConfigOffer, Nack
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import ErrorCode, FaosError
+from faos_core.lifecycle import undivided
+from faos_core.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Applier:
     # ---- what others use
 
     async def run(self) -> None:
-        await undivided(self._store.open)
+        await undivided(asyncio.to_thread(self._store.open))
         state = self._store.state
         self._attempted_revision = state.attempted.revision
         self._machine = ApplyMachine(
@@ -180,8 +180,6 @@ class Applier:
     def _report(self, report: Report) -> None:
         """Never waits: whether anyone listens changes nothing here."""
         self._judge(report)
-        at = Timestamp()
-        at.FromDatetime(self._clock.now())
         self.statuses.put(
             ApplyStatus(
                 nonce=report.nonce,
@@ -189,7 +187,7 @@ class Applier:
                 state=report.state,
                 nack=report.nack,
                 config=self.facts(),
-                at=at,
+                at=timestamp(self._clock.now()),
             )
         )
         state = tunnel.ApplyState.Name(report.state)
@@ -257,13 +255,13 @@ class Applier:
                 self._attempted_revision = effect.ticket.revision
                 await self._verifier.verify(effect.ticket.offer)
             case Stage():
-                await undivided(lambda: self._stage(_pointer(effect.ticket)))
+                await undivided(asyncio.to_thread(self._stage, _pointer(effect.ticket)))
             case Activate():
                 await self._activate(_pointer(effect.ticket))
             case Soak():
                 await self._soak()
             case Promote():
-                await undivided(lambda: self._store.mark_healthy(_pointer(effect.ticket)))
+                await undivided(asyncio.to_thread(self._store.mark_healthy, _pointer(effect.ticket)))
                 await self._try(self._store.collect_garbage)
             case Rollback():
                 await self._roll_back(effect)
@@ -273,8 +271,8 @@ class Applier:
         self._store.record(tunnel.APPLY_STATE_STAGED)
 
     async def _activate(self, pointer: Pointer) -> None:
-        configuration = await undivided(lambda: self._store.configuration(pointer, self._labels))
-        await undivided(lambda: self._store.record(tunnel.APPLY_STATE_APPLYING))
+        configuration = await undivided(asyncio.to_thread(self._store.configuration, pointer, self._labels))
+        await undivided(asyncio.to_thread(self._store.record, tunnel.APPLY_STATE_APPLYING))
         await self._switch(configuration, pointer)
 
     async def _switch(self, configuration: Configuration, pointer: Pointer) -> None:
@@ -299,13 +297,13 @@ class Applier:
         pointer = self._store.state.healthy
         if self._activation.running().manifest_sha256 == pointer.manifest_sha256:
             return
-        configuration = await undivided(lambda: self._store.last_known_good(self._labels))
+        configuration = await undivided(asyncio.to_thread(self._store.last_known_good, self._labels))
         await self._switch(configuration, pointer)
 
     async def _try(self, step: Callable[[], None]) -> None:
         """A durable step whose failure changes nothing about what runs: said, not acted upon."""
         try:
-            await undivided(step)
+            await undivided(asyncio.to_thread(step))
         except (OSError, FaosError):
             log.exception("config.record_failed")
 

@@ -4,14 +4,13 @@ import secrets
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from data_plane.agents.interfaces import RunCounts
 from data_plane.egress.interfaces import Gate, Identifiers
 from data_plane.link.applier import Applier
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
 from faos_core.kinds import BY_KIND
+from faos_core.timestamps import timestamp
 from tunnel.session import PROTOCOL
 
 
@@ -65,7 +64,7 @@ class NodeSession:
     def heartbeat(self, sequence: int) -> tunnel.NodeHeartbeat:
         counts = self._counts()
         return tunnel.NodeHeartbeat(
-            sent_at=self._now(),
+            sent_at=timestamp(self._clock.now()),
             sequence=sequence,
             ledger_head=self._head(),
             active_runs=counts.active,
@@ -92,8 +91,3 @@ class NodeSession:
     def _head(self) -> tunnel.LedgerHead:
         head = self._gate.head()
         return tunnel.LedgerHead(size=head.size, root_sha256=head.root_sha256)
-
-    def _now(self) -> Timestamp:
-        stamp = Timestamp()
-        stamp.FromDatetime(self._clock.now())
-        return stamp

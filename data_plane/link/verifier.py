@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from data_plane.link import selection
 from data_plane.link.config_store import ConfigStore, Pointer
@@ -19,22 +18,12 @@ from faos.tunnel.v1.tunnel_pb2 import ConfigOffer
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import IntegrityError, NotFoundError, RetryError
+from faos_core.lifecycle import undivided
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 FETCH_FIRST_WAIT_S = 0.5
 FETCH_LAST_WAIT_S = 10.0
-
-
-async def undivided(function: Callable[[], T]) -> T:
-    """Run a blocking durable step in a thread; cancelling waits for its end, so that it is done or not begun."""
-    step = asyncio.ensure_future(asyncio.to_thread(function))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        await asyncio.wait([step])
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +44,10 @@ class Verifier:
         """
         work = self.store.work_folder()
         try:
-            await undivided(lambda: self._check_trust(offer, work))
+            await undivided(asyncio.to_thread(self._check_trust, offer, work))
             return await self._complete(offer, work)
         finally:
-            await undivided(lambda: shutil.rmtree(work, ignore_errors=True))
+            await undivided(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
 
     def _check_trust(self, offer: ConfigOffer, work: Path) -> None:
         trusted = self.store.trusted_metadata()
@@ -71,7 +60,7 @@ class Verifier:
         pointer = Pointer(manifest.revision, selection.digest(offer.manifest))
         self.store.check_high_water(pointer)
         new = await self._gather(selection.select(manifest, self.labels), offer)
-        await undivided(lambda: self.store.commit_verified(pointer, offer.manifest, new, work=work))
+        await undivided(asyncio.to_thread(self.store.commit_verified, pointer, offer.manifest, new, work=work))
         return pointer
 
     async def _gather(self, entries: Sequence[ManifestEntry], offer: ConfigOffer) -> dict[bytes, bytes]:
@@ -79,9 +68,12 @@ class Verifier:
         carried = {selection.digest(blob.data): blob.data for blob in offer.blobs}
         if any(blob.sha256 not in carried for blob in offer.blobs):
             raise refusal(tunnel.NACK_CODE_DIGEST_MISMATCH)
-        here = await undivided(lambda: {entry.sha256 for entry in entries if self._has(entry)})
+        here = await undivided(asyncio.to_thread(self._held, entries))
         wanted = {entry.sha256: entry for entry in entries if entry.sha256 not in here}
         return {sha256: await self._body(entry, carried.get(sha256)) for sha256, entry in wanted.items()}
+
+    def _held(self, entries: Sequence[ManifestEntry]) -> set[bytes]:
+        return {entry.sha256 for entry in entries if self._has(entry)}
 
     def _has(self, entry: ManifestEntry) -> bool:
         """Whether the store has the body; a damaged one is fetched again, and said."""

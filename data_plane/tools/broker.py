@@ -14,11 +14,11 @@ from data_plane.tools import errors, sandbox
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult
 from data_plane.tools.policy import Effect, Verdict, judge
-from data_plane.tools.schema import BadSchemaError, first_violation
 from data_plane.tools.supervised import START_TIMEOUT_S, ServerSettings, SupervisedServer
 from faos.resource.v1.resource_pb2 import Policy, ToolServer
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import DeniedError, InvalidError, NotFoundError, SetupError
+from faos_core.json_schema import BadSchemaError, first_violation
 
 
 class ToolServers:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from data_plane.tools.interfaces import ToolDefinition, ToolResult
 from data_plane.tools.process import LineTooLongError, ServerProcess, running
 from data_plane.tools.sandbox import Launch
-from data_plane.tools.schema import canonical
+from faos_core.json_schema import canonical
 
 for library_logger in ("mcp", "client"):  # they log what servers send
     logging.getLogger(library_logger).propagate = False

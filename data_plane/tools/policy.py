@@ -12,8 +12,8 @@ from enum import IntEnum
 from google.protobuf.json_format import MessageToDict
 
 from data_plane.tools.interfaces import ToolCall
-from data_plane.tools.schema import BadSchemaError, compile_schema, first_violation
 from faos.resource.v1.resource_pb2 import Policy, PolicyEffect, PolicyRule
+from faos_core.json_schema import BadSchemaError, compile_schema, first_violation
 
 
 class Effect(IntEnum):

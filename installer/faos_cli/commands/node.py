@@ -30,7 +30,7 @@ def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: 
     from faos_core.logs import configure
 
     settings = settings_of(config, data, site_file, soak_s)
-    configure(settings.log_level, as_json=settings.log_format == "json")
+    configure(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.settings import ControlPlaneSettings, LogFormat, LogLevel, load_settings
+from control_plane.settings import ControlPlaneSettings, load_settings
 from faos_core.errors import SetupError
+from faos_core.logs import LogFormat, LogLevel
 from tests.parts import ROOT
 
 SAMPLE = ROOT / "deploy" / "control-plane.toml"
@@ -50,10 +51,10 @@ def test_environment_wins(tmp_path: Path) -> None:
     """Containers set variables over the image's file."""
     variables = {"FAOS_CP_LOG_LEVEL": "DEBUG", "FAOS_CP_PUBLIC_ADDRESSES": "a:1,[::1]:2", "FAOS_NODE_X": "ignored"}
 
-    settings = load_settings(write(tmp_path, 'data_dir = "d"\nlog_format = "lines"'), environment=variables)
+    settings = load_settings(write(tmp_path, 'data_dir = "d"\nlog_format = "text"'), environment=variables)
 
     assert settings.log_level is LogLevel.DEBUG
-    assert settings.log_format is LogFormat.LINES
+    assert settings.log_format is LogFormat.TEXT
     assert settings.public_addresses == ("a:1", "[::1]:2")
 
 

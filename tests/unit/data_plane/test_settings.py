@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from data_plane.settings import LogFormat, NodeSettings, load_settings
+from data_plane.settings import NodeSettings, load_settings
 from faos_core.errors import SetupError
+from faos_core.logs import LogFormat
 
 
 def write(folder: Path, text: str) -> Path:

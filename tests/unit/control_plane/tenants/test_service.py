@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from control_plane.audit.service import AuditService
 from control_plane.db.models import tenants
 from control_plane.db.schema import migrate_schema
-from control_plane.tenants.errors import LABELS_INVALID, SITE_UNKNOWN
-from control_plane.tenants.service import TenantService, check_labels, require_site
+from control_plane.tenants.errors import SITE_UNKNOWN
+from control_plane.tenants.service import TenantService, require_site
 from faos_core.clock import SystemClock
 from faos_core.errors import ConflictError, InvalidError, NotFoundError
 from faos_core.store import Store
@@ -157,21 +157,3 @@ async def test_require_site_names_what_is_missing(service: TenantService, store:
         await store.read(lambda connection: require_site(connection, "acme", "s"))
 
     assert caught.value.code is SITE_UNKNOWN
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [{"": "a"}, {"a": ""}, {"A": "a"}, {"a": "b c"}, {"site": "x"}, {f"k{n}": "v" for n in range(65)}],
-)
-def test_labels_that_selectors_cannot_match_are_refused(labels: dict[str, str]) -> None:
-    """The site's own label is set at enrolment; the others are names."""
-    with pytest.raises(InvalidError) as caught:
-        check_labels(labels, "s")
-
-    assert caught.value.code is LABELS_INVALID
-    assert caught.value.why
-
-
-def test_labels_that_are_names_pass() -> None:
-    """The refusal above must not refuse everything."""
-    assert check_labels({"floor": "two", "gpu": "0"}, "s") == {"floor": "two", "gpu": "0"}

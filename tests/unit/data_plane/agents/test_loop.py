@@ -9,8 +9,8 @@ from data_plane.agents.loop import decide
 from data_plane.agents.plan import Plan, RunBounds
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
 from data_plane.models.interfaces import Sampling
-from data_plane.tools.schema import first_violation
 from faos.resource.v1 import resource_pb2 as resource
+from faos_core.json_schema import first_violation
 from tests.fakes.agents import READING_SCHEMA, definition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_plane.agents.schemas import call_schema, parse_arguments, parse_call, takes_nothing
-from data_plane.tools.schema import first_violation
+from faos_core.json_schema import first_violation
 from tests.fakes.agents import definition
 
 WARD = {

@@ -1,0 +1,107 @@
+"""Services start and stop in order, and work that must not stop in the middle does not."""
+
+import asyncio
+import logging
+
+import pytest
+
+from faos_core.lifecycle import running, undivided
+
+
+class Recorded:
+    """A service that writes down what happens to it."""
+
+    def __init__(self, name: str, history: list[str]) -> None:
+        self.name = name
+        self.ready = asyncio.Event()
+        self._history = history
+
+    async def run(self) -> None:
+        self._history.append(f"{self.name} starts")
+        self.ready.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._history.append(f"{self.name} stops")
+
+
+class Broken(Recorded):
+    async def run(self) -> None:
+        raise OSError("no such port")
+
+
+async def test_services_stop_in_the_reverse_order_of_their_start() -> None:
+    """What others rely on must be there first and go last."""
+    history: list[str] = []
+
+    async with running([Recorded("a", history), Recorded("b", history)]):
+        history.append("open")
+
+    assert history == ["a starts", "b starts", "open", "b stops", "a stops"]
+
+
+async def test_service_that_cannot_start_ends_those_before_it() -> None:
+    """Half a process must not stay up."""
+    history: list[str] = []
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with running([Recorded("a", history), Broken("b", history)]):
+            history.append("open")
+
+    assert caught.group_contains(OSError, match="no such port")
+    assert history == ["a starts", "a stops"]
+
+
+async def test_undivided_work_ends_before_its_waiter_however_often_it_is_cancelled() -> None:
+    """A second Ctrl-C must not leave a half-made step behind a process that believes it is done."""
+    may_end, history = asyncio.Event(), []
+
+    async def work() -> None:
+        history.append("begun")
+        await may_end.wait()
+        history.append("ended")
+
+    waiter = asyncio.ensure_future(undivided(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiter.cancel()
+    await asyncio.sleep(0)
+    assert not waiter.done()
+
+    may_end.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert history == ["begun", "ended"]
+
+
+async def test_undivided_gives_result_and_error() -> None:
+    """Undisturbed, it is an await."""
+
+    async def answer() -> int:
+        return 7
+
+    async def fail() -> None:
+        raise OSError("full")
+
+    assert await undivided(answer()) == 7
+    with pytest.raises(OSError, match="full"):
+        await undivided(fail())
+
+
+async def test_failure_of_cancelled_work_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is left to hear of it."""
+
+    async def fail_late() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        raise OSError("full")
+
+    with caplog.at_level(logging.WARNING):
+        waiter = asyncio.ensure_future(undivided(fail_late()))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+
+    assert [record.getMessage() for record in caplog.records] == ["undivided.failed_when_cancelled"]
