@@ -69,8 +69,12 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, text) for name, (_, _, text) in group.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--context", "context_file", type=click.Path(dir_okay=False), help="File that says whom to speak to.")
+@click.command(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--context", "context_file", metavar="FILE", help="File that says whom to speak to.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: show_version(c, v))
 @click.pass_context
 def faos(ctx: click.Context, context_file: str | None) -> None:
@@ -84,6 +88,8 @@ def faos(ctx: click.Context, context_file: str | None) -> None:
       faos ledger verify               prove what left the site
     """
     ctx.obj = context_file
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def show_version(ctx: click.Context, wanted: bool) -> None:

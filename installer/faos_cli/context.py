@@ -8,6 +8,7 @@ FAOS_CONTEXT, .faos/context.json in the working folder and above, then ${XDG_CON
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -104,7 +105,13 @@ def read_context(file: Path) -> Context:
         reason = f"It has {unknown[0]!r}; known are {', '.join(sorted(known))}."
         raise SetupError(CONTEXT_UNUSABLE, file=file, reason=reason)
     base = file.absolute().parent
-    return Context(**{key: base / value if key in PATHS else value for key, value in values.items()}, file=file)
+    return Context(
+        **{key: absolute(base, value) if key in PATHS else value for key, value in values.items()}, file=file
+    )
+
+
+def absolute(base: Path, value: str) -> Path:
+    return Path(os.path.normpath(base / value))
 
 
 def write_context(file: Path, context: Context) -> None:

@@ -6,19 +6,22 @@ from collections.abc import Callable
 
 import click
 
-OK, FAILED, USAGE, UNAUTHENTICATED = 0, 1, 2, 4
-INTERRUPTED = 130
+OK, FAILED, CANCELLED, UNAUTHENTICATED = 0, 1, 2, 4
+USAGE = CANCELLED
 
 
 def run_guarded(command: Callable[[], object]) -> int:
-    """The exit code of a command. Nothing escapes but what FAOS_DEBUG=1 asks to see."""
+    """The exit code of a command: what it left with, or what its error means.
+
+    Nothing escapes but what FAOS_DEBUG=1 asks to see.
+    """
     try:
-        command()
+        left_with = command()
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        return INTERRUPTED
+        return CANCELLED
     except click.ClickException as error:
         error.show()
         return USAGE if isinstance(error, click.UsageError) else FAILED
@@ -29,7 +32,7 @@ def run_guarded(command: Callable[[], object]) -> int:
         if os.environ.get("FAOS_DEBUG"):
             raise
         return told(error)
-    return OK
+    return left_with if isinstance(left_with, int) else OK
 
 
 def told(error: Exception) -> int:
@@ -37,6 +40,8 @@ def told(error: Exception) -> int:
     from faos_core.errors import FaosError, UnauthenticatedError
 
     if isinstance(error, FaosError):
+        for problem in getattr(error, "problems", ()):
+            click.echo(str(problem), err=True)
         tell(error.what, error.why, error.next_step)
         return UNAUTHENTICATED if isinstance(error, UnauthenticatedError) else FAILED
     cause = f"{type(error).__name__}: {error}"
@@ -45,7 +50,8 @@ def told(error: Exception) -> int:
 
 
 def tell(what: str, why: str, next_step: str) -> None:
-    """Three lines on standard error."""
-    click.echo(click.style("error: ", fg="red", bold=True) + what, err=True)
+    """Three lines on standard error; without colour when that is no terminal, or under NO_COLOR."""
+    head = "error: " if os.environ.get("NO_COLOR") else click.style("error: ", fg="red", bold=True)
+    click.echo(head + what, err=True)
     click.echo(f"  why:  {why}", err=True)
     click.echo(f"  next: {next_step}", err=True)

@@ -1,9 +1,15 @@
 """faos control-plane run"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from faos_cli.options import FILE, FOLDER
+
+if TYPE_CHECKING:
+    from control_plane.app import Endpoints
+    from control_plane.settings import ControlPlaneSettings
 
 
 @click.group("control-plane")
@@ -12,43 +18,83 @@ def control_plane() -> None:
 
 
 @control_plane.command("run")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="control-plane.toml")
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder for keys and database.")
-@click.option("--tunnel-listen", metavar="HOST:PORT", help="Where nodes dial in.")
-@click.option("--admin-listen", metavar="HOST:PORT", help="Where the admin API listens.")
+@click.option("--config", type=FILE, help="control-plane.toml")
+@click.option("--data", type=FOLDER, help="Folder for keys and database.")
+@click.option("--tunnel-listen", metavar="HOST:PORT", help="Where nodes dial in.  [default: 0.0.0.0:7443]")
+@click.option("--admin-listen", metavar="HOST:PORT", help="Where the admin API listens.  [default: 127.0.0.1:7444]")
 @click.option(
     "--public-address", "public_addresses", metavar="HOST:PORT", multiple=True, help="Goes into join strings."
 )
-@click.option("--record-frames", type=click.Path(dir_okay=False, path_type=Path), help="Keep every body received.")
+@click.option("--record-frames", type=FILE, help="Keep every body received, to prove what did not come.")
 def run(config: Path | None, **given: Any) -> None:
-    """Run the control plane until it is told to stop (Ctrl-C, SIGTERM).
+    """Run the control plane until it is told to stop (Ctrl-C, SIGTERM). Writes a context.json for the other commands
+    into its data folder.
 
     \b
     Examples:
       faos control-plane run --data ./cp --public-address cloud.example:7443
       faos control-plane run --config /etc/faos/control-plane.toml
+      faos --context ./cp get nodes
     """
     import asyncio
 
-    from control_plane.app import serve
     from faos_core.logs import configure
 
     settings = settings_of(config, **given)
-    configure(settings.log_level, as_json=settings.log_format == "json")
+    configure(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))
 
 
-def settings_of(config: Path | None, **given: Any) -> Any:
-    """The file's settings with the flags over them."""
+async def serve(settings: "ControlPlaneSettings") -> None:
+    """As control_plane.app.serve, with a context for whoever may read the token."""
+    import logging
+
+    from control_plane.app import control_plane as running
+    from faos_core import names
+    from faos_core.lifecycle import until_signal
+
+    log = logging.getLogger("control_plane.app")
+    async with running(settings) as endpoints:
+        remember(settings, endpoints)
+        fields = {names.PORT: endpoints.tunnel_port, "admin_port": endpoints.admin_port}
+        log.info("control_plane.ready", extra=fields)
+        await until_signal()
+    log.info("control_plane.stopped")
+
+
+def remember(settings: "ControlPlaneSettings", endpoints: "Endpoints") -> None:
+    from faos_cli.context import FILE_NAME, Context, write_context
+
+    folder = settings.data_dir
+    context = Context(
+        admin_address=f"{reachable_host(settings.admin_listen)}:{endpoints.admin_port}",
+        ca_file=folder / "ca" / "ca.pem",
+        token_file=settings.admin_token_file,
+        control_plane_data_dir=folder,
+    )
+    write_context(folder / FILE_NAME, context)
+
+
+def reachable_host(listen: str) -> str:
+    """Where this machine reaches what listens there."""
+    host = listen.rpartition(":")[0]
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
+
+
+def settings_of(config: Path | None, **given: Any) -> "ControlPlaneSettings":
+    """The file's settings with the flags over them. Raises UsageError, SetupError."""
     from dataclasses import replace
 
     from control_plane.settings import ControlPlaneSettings, load_settings
 
     flags = {key: value for key, value in given.items() if value}
-    record_frames = flags.pop("record_frames", None)
-    data_dir = flags.pop("data", None)
-    if config is None and data_dir is None:
+    for name, key in (("data", "data_dir"), ("record_frames", "received_frames_file")):
+        if name in flags:
+            flags[key] = flags.pop(name).absolute()
+    if config is None and "data_dir" not in flags:
         raise click.UsageError("Say where its data is: --data DIR, or --config FILE.")
-    base = load_settings(config) if config else ControlPlaneSettings(data_dir=data_dir.absolute())
-    over = {**flags, **({"received_frames_file": record_frames.absolute()} if record_frames else {})}
-    return replace(base, **over, **({"data_dir": data_dir.absolute()} if data_dir else {}))
+    base = load_settings(config) if config else ControlPlaneSettings(data_dir=flags["data_dir"])
+    try:
+        return replace(base, **flags)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

@@ -2,15 +2,24 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from faos_cli.options import FILE, FOLDER
+
+if TYPE_CHECKING:
+    from data_plane.identity.store import Membership
+
+DEFAULT_FOLDER = Path("faos-node")
 
 
 @click.command("join")
 @click.argument("string")
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), default=Path("faos-node"), show_default=True)
-@click.option("--site", default="", help="Refuse a string for any other site.")
-def join(string: str, data: Path, site: str) -> None:
+@click.option("--data", type=FOLDER, default=DEFAULT_FOLDER, show_default=True, help="Folder for the node's data.")
+@click.option("--site-file", type=FILE, help="The site's ceiling.  [default: site.toml in the data folder]")
+@click.option("--site", default="", metavar="NAME", help="Refuse a string for any other site.")
+def join(string: str, data: Path, site_file: Path | None, site: str) -> None:
     """Enrol this machine as a node of a site, with the STRING that `faos join-token create` printed ('-': read it
     from standard input, which keeps it out of the shell's history).
 
@@ -18,16 +27,40 @@ def join(string: str, data: Path, site: str) -> None:
     Examples:
       faos join faos-join-v1.CgN…
       ssh cloud faos join-token create --site annex | faos join -
+      faos join - --data /var/lib/faos/node --site annex < string.txt
     """
     import asyncio
 
+    from data_plane.ceiling.load import load_ceiling
     from data_plane.ceiling.models import Ceiling
     from data_plane.identity.join import join as enrol
 
+    folder = data.absolute()
+    ceiling_file = site_file.absolute() if site_file else folder / "site.toml"
+    ceiling = load_ceiling(ceiling_file) if site_file or ceiling_file.exists() else Ceiling()
     text = sys.stdin.read() if string == "-" else string
-    member = asyncio.run(enrol(data.absolute(), text, Ceiling(), site=site))
+    member = asyncio.run(enrol(folder, text, ceiling, site=site))
+    remember(member, folder)
+    tell(member, data, ceiling_file)
+
+
+def remember(member: "Membership", folder: Path) -> None:
+    """A context in the data folder, for `faos --context`."""
+    from faos_cli.context import FILE_NAME, Context, write_context
+
+    identity = member.identity
+    context = Context(tenant=str(identity.tenant), site=str(identity.site), node_data_dir=folder)
+    write_context(folder / FILE_NAME, context)
+
+
+def tell(member: "Membership", data: Path, ceiling_file: Path) -> None:
+    """Who this node is now, and what two people should compare."""
     identity = member.identity
     click.echo(f"Joined tenant {identity.tenant}, site {identity.site}, as {identity.node}.")
     click.echo(f"  fingerprint  {' '.join(member.words)}")
     click.echo(f"  compare it with the control plane's: faos describe node {identity.node}")
-    click.echo(f"  next: faos node run --data {data}")
+    run = f"faos node run --data {data}"
+    if ceiling_file.parent != data.absolute() or ceiling_file.name != "site.toml":
+        run += f" --site-file {ceiling_file}"
+    before = "" if ceiling_file.exists() else f"write what the site allows into {ceiling_file}, then: "
+    click.echo(f"  next: {before}{run}")
