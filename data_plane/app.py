@@ -20,6 +20,7 @@ from data_plane.identity.store import IdentityStore, Membership
 from data_plane.link.applier import Applier, ApplySettings, NodeScope
 from data_plane.link.apply_machine import Deadlines
 from data_plane.link.config_store import ConfigStore
+from data_plane.link.declared_blobs import DeclaredBlobs
 from data_plane.link.session import NodeSession
 from data_plane.link.trust import Trust
 from data_plane.memory.service import KnowledgeService
@@ -88,7 +89,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             trust=Trust(membership.tuf_root),
             activation=activation,
             health=activation.health,
-            blobs=blobs,
+            blobs=DeclaredBlobs(blobs, egress.identifiers),
             ceiling=ceiling,
             scope=NodeScope(membership.identity.tenant, membership.labels),
             clock=clock,

@@ -51,7 +51,8 @@ class BlobSource(Protocol):
 
     async def get(self, sha256: bytes) -> bytes:
         """The whole blob; the caller checks its digest. Raises: NotFoundError (the control plane has none),
-        RetryError (no session, or it broke): the caller tries again until its deadline."""
+        RetryError (no session, or it broke): the caller tries again until its deadline; ConfigurationError (what
+        came is not that blob)."""
 
 
 class HealthProbe(Protocol):
