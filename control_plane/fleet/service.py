@@ -129,8 +129,8 @@ class FleetService:
         )
         room = INLINE_OFFER_BYTES
         for entry in self._selected(identity, material):
-            body = material.blobs[entry.sha256]
-            if entry.sha256 not in known and len(body) <= min(INLINE_BLOB_BYTES, room):
+            body = material.blobs.get(entry.sha256)  # None in a damaged database: the node asks, and says BLOB_MISSING
+            if body is not None and entry.sha256 not in known and len(body) <= min(INLINE_BLOB_BYTES, room):
                 offer.blobs.add(sha256=entry.sha256, data=body)
                 room -= len(body)
         return offer
