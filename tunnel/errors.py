@@ -60,5 +60,5 @@ PORT_TAKEN = define(
     "port.taken",
     what="Cannot listen on {address}.",
     why="Another program has that port, or the address is not this machine's.",
-    next_step="Stop that program, or choose another address in the settings.",
+    next_step="See who has it (ss -ltnp), and stop it; or set another {setting}.",
 )

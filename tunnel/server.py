@@ -11,17 +11,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import ConflictError, FaosError, SetupError, UnauthenticatedError, UnavailableError
+from faos_core.errors import ConflictError, FaosError, UnauthenticatedError, UnavailableError
 from faos_core.ids import NodeIdentity
+from faos_core.timestamps import timestamp
 from tunnel import session
 from tunnel.error_mapping import ErrorInterceptor, abort
-from tunnel.errors import PEER_UNKNOWN, PORT_TAKEN, SESSION_SUPERSEDED
-from tunnel.tls import SERVER_OPTIONS, Credentials, Peer, peer_of
+from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
+from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,10 @@ class TunnelServer:
         self._live: dict[NodeIdentity, _LiveSession] = {}
 
     async def run(self) -> None:
-        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
+        options = server_options(max_receive_bytes=MAX_UPSTREAM_BYTES, max_send_bytes=MAX_FRAME_BYTES)
+        server = grpc.aio.server(options=options, interceptors=[ErrorInterceptor()])
         server.add_generic_rpc_handlers(self._handlers())
-        self.port = bind(server, self._listen, self._credentials)
+        self.port = bind(server, self._listen, self._credentials.for_server(), setting="tunnel_listen")
         await server.start()
         log.info("tunnel.listening", extra={names.PORT: self.port})
         self.ready.set()
@@ -263,7 +264,7 @@ class _LiveSession:
                 case session.Progress(heartbeat):
                     await self._fleet.progressed(self._identity, heartbeat)
                 case session.Beat(sequence):
-                    beat = tunnel.CloudHeartbeat(sent_at=self._now(), sequence=sequence)
+                    beat = tunnel.CloudHeartbeat(sent_at=timestamp(self._clock.now()), sequence=sequence)
                     await self._write(tunnel.CloudFrame(heartbeat=beat))
                 case session.Close(error):
                     await self.close(error)
@@ -282,20 +283,6 @@ class _LiveSession:
 
     def _welcome(self) -> tunnel.Welcome:
         heartbeat_seconds = max(1, round(self._machine.heartbeat_s))
-        return tunnel.Welcome(session_id=self._id, now=self._now(), heartbeat_seconds=heartbeat_seconds)
-
-    def _now(self) -> Timestamp:
-        stamp = Timestamp()
-        stamp.FromDatetime(self._clock.now())
-        return stamp
-
-
-def bind(server: grpc.aio.Server, listen: str, credentials: Credentials) -> int:
-    """The port it listens on. Raises SetupError when the address cannot be had."""
-    try:
-        port = server.add_secure_port(listen, credentials.for_server())
-    except RuntimeError as error:
-        raise SetupError(PORT_TAKEN, address=listen) from error
-    if port == 0:
-        raise SetupError(PORT_TAKEN, address=listen)
-    return port
+        return tunnel.Welcome(
+            session_id=self._id, now=timestamp(self._clock.now()), heartbeat_seconds=heartbeat_seconds
+        )

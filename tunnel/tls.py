@@ -7,34 +7,38 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from faos_core.errors import UnauthenticatedError
-from tunnel.errors import PEER_UNKNOWN, TLS_TOO_OLD
+from faos_core.errors import SetupError, UnauthenticatedError
+from tunnel.errors import PEER_UNKNOWN, PORT_TAKEN, TLS_TOO_OLD
 from tunnel.identity import SERVER_NAME
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024  # after decompression
 MAX_UPSTREAM_BYTES = 1024 * 1024
 KEEPALIVE_MS = 30_000
 
+KEEPALIVE_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 CLIENT_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
     ("grpc.enable_retries", 0),  # the ledger holds every message once; a transparent retry would send it twice
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    *KEEPALIVE_OPTIONS,
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection with the current certificate
 )
-SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.max_receive_message_length", MAX_UPSTREAM_BYTES),
-    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here, not a feature
-)
+
+
+def server_options(*, max_receive_bytes: int, max_send_bytes: int) -> Sequence[tuple[str, Any]]:
+    """Of every server that listens on the network. Sizes are of one message, after decompression."""
+    return (
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", max_send_bytes),
+        *KEEPALIVE_OPTIONS,
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
+        ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here, not a feature
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,10 @@ class Credentials:
     def for_client(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(self.ca_pem, self.key_pem, self.chain_pem)
 
-    def for_server(self) -> grpc.ServerCredentials:
-        """Client certificates are demanded and verified in the handshake."""
+    def for_server(self, *, mutual: bool = True) -> grpc.ServerCredentials:
+        """mutual: client certificates are demanded, and verified in the handshake."""
         pair = [(self.key_pem, self.chain_pem)]
-        return grpc.ssl_server_credentials(pair, self.ca_pem, require_client_auth=True)
+        return grpc.ssl_server_credentials(pair, self.ca_pem if mutual else None, require_client_auth=mutual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,17 @@ class Peer:
 
     uri: str
     serial: int
+
+
+def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials, *, setting: str) -> int:
+    """The port it listens on. Raises SetupError (port.taken) when the address, which `setting` says, is not to be had."""
+    try:
+        port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise SetupError(PORT_TAKEN, address=listen, setting=setting) from error
+    if port == 0:
+        raise SetupError(PORT_TAKEN, address=listen, setting=setting)
+    return port
 
 
 def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:

@@ -38,12 +38,6 @@ NODE_NOT_FOUND = define(
     why="It never enrolled here, or its name is misspelt.",
     next_step="See which there are: faos get nodes",
 )
-ADDRESS_TAKEN = define(
-    "admin.address_taken",
-    what="The admin API cannot listen on {address}.",
-    why="Another program has that port, or the address is not this machine's.",
-    next_step="See who has it (ss -ltnp), stop it, or set another: FAOS_CP_ADMIN_LISTEN=127.0.0.1:9444",
-)
 REQUEST_UNPARSABLE = define(
     "admin.request_unparsable",
     what="The request is not a message of this API.",

@@ -153,8 +153,7 @@ def dict_of(value: object) -> dict[str, object]:
 def records(folder: Path, durable: int, notes: list[str]) -> Iterator[tuple[dict[str, object], bytes]]:
     """Parsed and raw header of each record. Below `durable` everything must be there; an unfinished record at the
     very end, which a crash leaves and nobody was told of, is a note."""
-    index = 0
-    paths = sorted(folder.glob("*.seg"))
+    index, paths = 0, segments(folder)
     for path in paths:
         data = path.read_bytes()
         position = segment_start(path, data, index)
@@ -169,6 +168,13 @@ def records(folder: Path, durable: int, notes: list[str]) -> Iterator[tuple[dict
             index, position = index + 1, end
     if index < durable:
         raise Wrong(f"Records {index} to {durable - 1} are missing from the end of the ledger.")
+
+
+def segments(folder: Path) -> list[Path]:
+    """In order and complete up to the last one, while the node may be adding to them: one listing may hold a new
+    segment and miss the one before it; a second, begun when the newest was there, misses none before that."""
+    newest = max((path.name for path in folder.glob("*.seg")), default="")
+    return sorted(path for path in folder.glob("*.seg") if path.name <= newest)
 
 
 def segment_start(path: Path, data: bytes, index: int) -> int:

@@ -60,8 +60,13 @@ def segment_name(first_index: int) -> str:
 
 
 def segments(folder: Path) -> list[Path]:
-    """In the order of their records."""
-    return sorted(folder.glob("*.seg"))
+    """In the order of their records, complete up to the last one; the node may be adding to them.
+
+    A folder is not listed in one instant: a listing may hold a new segment and miss the one before it. A second
+    listing, begun when the newest was there, misses none before that.
+    """
+    newest = max((path.name for path in folder.glob("*.seg")), default="")
+    return sorted(path for path in folder.glob("*.seg") if path.name <= newest)
 
 
 def segment_header(first_index: int) -> bytes:

@@ -14,10 +14,14 @@ from data_plane.egress.doors import DOORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCANNED = ("data_plane", "tunnel", "faos_core", "installer/faos_cli")
+OWN_PACKAGES = ("data_plane", "tunnel", "faos_core", "faos_cli")
 
 # Modules that may hold a client which is no door, because it does not leave the site or is not the node's.
 LOCAL_CLIENTS: dict[str, str] = {
     "data_plane.api.server": "its channel() dials the node's own Unix socket (mode 0600): nothing leaves the machine",
+    "faos_cli.admin_client": "the operator's own calls of the admin API, over TLS; it knows nothing of a node's data",
+    "faos_cli.site_client": "dials the node's own Unix socket (mode 0600): nothing leaves the machine",
+    "faos_cli.up.ports": "listens for a moment to learn whether a port is free; it connects to nothing",
 }
 
 # Modules whose import alone makes an outbound client possible.
@@ -91,11 +95,22 @@ def openings_at(node: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, str
         if full in CONSTRUCTORS or is_client_module(full) or node.attr in CONNECTING_METHODS:
             yield node.lineno, full or node.attr
     elif isinstance(node, ast.Call) and dotted(node.func, names) in ("importlib.import_module", "__import__"):
-        named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        if not isinstance(named, str):
+        named = imported_by(node)
+        if named is None:
             yield node.lineno, "import of a computed name"
         elif is_client_module(named):
             yield node.lineno, named
+
+
+def imported_by(call: ast.Call) -> str | None:
+    """What a call of import_module imports: a constant name, or a computed one within a package of ours, whose modules
+    are scanned themselves; None when it could be anything."""
+    match call.args:
+        case [ast.Constant(str() as name)]:
+            return name
+        case [ast.JoinedStr([ast.Constant(str() as prefix), ast.FormattedValue(format_spec=None)])]:
+            return prefix if prefix.endswith(".") and prefix.split(".")[0] in OWN_PACKAGES else None
+    return None
 
 
 def is_client_module(name: str) -> bool:
@@ -167,6 +182,13 @@ def test_registered_modules_do_open_what_they_are_registered_for() -> None:
         "import importlib\nimportlib.import_module('httpx')",
         "import importlib\nimportlib.import_module('ht' + 'tpx')",
         "__import__('requests')",
+        "import importlib\nimportlib.import_module(f'{name}')",
+        "import importlib\nimportlib.import_module(f'faos_cli{name}')",
+        "import importlib\nimportlib.import_module(f'{name}.commands')",
+        "import importlib\nimportlib.import_module(f'faos_cli.commands.{name}', package)",
+        "import importlib\nimportlib.import_module(f'other.{name}')",
+        "import importlib\nimportlib.import_module('faos_cli.commands.' + name)",
+        "import importlib\nimportlib.import_module(f'faos_cli.{name:{spec}}')",
         "from tuf.ngclient import Updater\nUpdater('x')",
     ],
 )
@@ -184,6 +206,7 @@ def test_scanner_catches_a_planted_client(planted: str) -> None:
         "from mcp.client.stdio import stdio_client",
         "import http\nhttp.HTTPStatus.OK",
         "'import httpx'",
+        "import importlib\nimportlib.import_module(f'faos_cli.commands.{name}')",
     ],
 )
 def test_scanner_leaves_what_opens_nothing(harmless: str) -> None:

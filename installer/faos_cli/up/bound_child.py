@@ -1,6 +1,6 @@
 """python -m faos_cli.up.bound_child PARENT_PID PRELOAD ARGUMENTS… — a `faos` command that dies with its parent.
 
-PRELOAD names a module to import while waiting for the line "go" on standard input; "-" begins at once. The end of
+PRELOAD names a module of the node to import while waiting for the line "go" on standard input; "-" begins at once. The end of
 standard input instead of that line means that the parent gave up.
 """
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     parent_pid, preload, *command = arguments
     die_with(int(parent_pid))
     if preload != "-":
-        importlib.import_module(preload)
+        importlib.import_module(f"data_plane.{preload.removeprefix('data_plane.')}")  # of ours, whatever it says
         if sys.stdin.readline() != GO:
             return
     from faos_cli.__main__ import main as faos

@@ -9,13 +9,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from control_plane.api.bootstrap_admin import BootstrapAdmin
-from control_plane.api.errors import ADDRESS_TAKEN
 from control_plane.api.server import STOP_GRACE_S, AdminServer
 from control_plane.db.schema import migrate_schema
 from faos_core.errors import SetupError
 from faos_core.lifecycle import running, until_ready
 from faos_core.store import Store
 from tests.contract.admin_api import OpenSessions, admin_api, credentials_of, services_over
+from tunnel.errors import PORT_TAKEN
 
 
 def server_on(listen: str, folder: Path) -> AdminServer:
@@ -43,9 +43,9 @@ async def test_taken_port_is_said_before_anything_is_served(tmp_path: Path) -> N
         with pytest.raises(SetupError) as caught:
             await server.run()
 
-    assert caught.value.code is ADDRESS_TAKEN
+    assert caught.value.code is PORT_TAKEN
     assert address in caught.value.what
-    assert "FAOS_CP_ADMIN_LISTEN" in caught.value.next_step
+    assert "admin_listen" in caught.value.next_step
     assert not server.ready.is_set()
 
 

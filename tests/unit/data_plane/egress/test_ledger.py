@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,6 +114,26 @@ async def test_readers_never_see_damage_in_a_ledger_that_is_being_written(tmp_pa
     async with open_ledger(folder, segment_bytes=50_000) as ledger:
         reading = asyncio.ensure_future(asyncio.to_thread(keep_reading, ledger))
         await asyncio.gather(reading, *(keep_writing(ledger, reading) for _ in range(20)))
+
+
+@pytest.mark.parametrize("list_segments", [records.segments, ledger_verifier.segments])
+def test_listing_that_misses_a_segment_made_meanwhile_is_completed(
+    list_segments: Callable[[Path], list[Path]], tmp_path: Path
+) -> None:
+    """Systems list a folder in any order, and not in one instant: seen in a busy ledger as a record gone missing."""
+
+    class BusyFolder:
+        """The first listing passed the place of segment 2 before it was made; segment 4 is made after it."""
+
+        def __init__(self) -> None:
+            self._listings = [["3", "1"], ["4", "3", "1", "2"]]
+
+        def glob(self, _pattern: str) -> list[Path]:
+            return [tmp_path / f"{name}.seg" for name in self._listings.pop(0)]
+
+    found = list_segments(cast(Path, BusyFolder()))
+
+    assert [path.name for path in found] == ["1.seg", "2.seg", "3.seg"]
 
 
 async def test_reopen_continues_the_same_tree(tmp_path: Path) -> None:
@@ -335,6 +356,7 @@ CHILD = """
 import asyncio, sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 from data_plane.egress.ledger import Entry, open_ledger
 
 async def appends(ledger, worker):
