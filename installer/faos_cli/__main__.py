@@ -75,7 +75,14 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--context", "context_file", metavar="FILE", help="File that says whom to speak to.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: show_version(c, v))
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: show_version(ctx, wanted),
+    help="Show the version and exit.",
+)
 @click.pass_context
 def faos(ctx: click.Context, context_file: str | None) -> None:
     """Run AI agents inside your own walls, steered from a cloud that never sees your data.

@@ -6,7 +6,7 @@ from typing import IO
 import click
 
 from faos.site.v1 import site_pb2 as site
-from faos_cli.output import duration, enum_text, is_decorated
+from faos_cli.output import duration, enum_text, is_decorated, printable
 from faos_cli.timeline import step_summary
 
 
@@ -70,14 +70,15 @@ class RunScreen:
                 self._say(self._answer.finish(event.finished.output))
 
     def _say(self, text: str) -> None:
-        self._stdout.write(text)
+        """On a terminal without what would drive it; into a pipe as it is."""
+        self._stdout.write("\n".join(map(printable, text.split("\n"))) if self._live else text)
         self._stdout.flush()
 
     def _tell_step(self, step: site.Step) -> None:
         if not self._shows_steps or is_streamed(step):
             return
         took_s = (step.finished_at.ToNanoseconds() - step.started_at.ToNanoseconds()) / 1e9
-        line = f"· {enum_text(step, 'kind').lower()} {step.name}  {step_summary(step)}  {duration(took_s)}"
+        line = f"· {enum_text(step, 'kind').lower()} {step.name}  {printable(step_summary(step))}  {duration(took_s)}"
         self._stderr.write(click.style(line, dim=True) + "\n" if is_decorated(self._stderr) else line + "\n")
         self._stderr.flush()
 

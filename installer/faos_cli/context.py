@@ -105,9 +105,8 @@ def read_context(file: Path) -> Context:
         reason = f"It has {unknown[0]!r}; known are {', '.join(sorted(known))}."
         raise SetupError(CONTEXT_UNUSABLE, file=file, reason=reason)
     base = file.absolute().parent
-    return Context(
-        **{key: absolute(base, value) if key in PATHS else value for key, value in values.items()}, file=file
-    )
+    facts: dict[str, Any] = {key: absolute(base, value) if key in PATHS else value for key, value in values.items()}
+    return Context(**facts, file=file)
 
 
 def absolute(base: Path, value: str) -> Path:

@@ -56,6 +56,17 @@ def listing_named(name: str) -> Listing:
     raise click.UsageError(f"There is nothing called {name!r} to get. {hint}")
 
 
+def parse_target(kind: str, name: str | None) -> tuple[Listing, str | None]:
+    """What is meant by KIND NAME or KIND/NAME; without a name, all of them. Raises UsageError."""
+    kind, _, rest = kind.partition("/")
+    if name and rest:
+        raise click.UsageError("Write KIND NAME or KIND/NAME, not both.")
+    listing, wanted = listing_named(kind), name or rest or None
+    if wanted and listing.plural == "revisions":
+        revision_number(wanted)
+    return listing, wanted
+
+
 async def fetch_named(listing: Listing, client: AdminClient, tenant: str, name: str) -> Any:
     """One thing. Raises NotFoundError."""
     if listing.fetch_one is not None:

@@ -49,7 +49,9 @@ DURATION, LABEL = Duration(), Label()
 
 def labels_option(command: F) -> F:
     """--label k=v, as often as wanted: a tuple of pairs."""
-    return click.option("--label", "-l", "labels", type=LABEL, multiple=True, metavar="KEY=VALUE")(command)
+    return click.option(
+        "--label", "-l", "labels", type=LABEL, multiple=True, metavar="KEY=VALUE", help="As often as wanted."
+    )(command)
 
 
 def output_option(*formats: str) -> Callable[[F], F]:

@@ -40,7 +40,7 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
     \b
     One resource:
       apiVersion: faos/v1
-      kind: Agent                              or Model, ToolServer, KnowledgeBase, Policy
+      kind: Agent # or Model, ToolServer, KnowledgeBase, Policy
       metadata: {name: assistant}
       spec: {model: smollm2, instructions: Answer in one sentence.}
     """

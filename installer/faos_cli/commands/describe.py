@@ -30,11 +30,9 @@ def describe(context: "Context", kind: str, name: str | None) -> None:
     """
     import asyncio
 
-    from faos_cli.listings import listing_named
+    from faos_cli.listings import parse_target
 
-    kind, _, rest = kind.partition("/")
-    wanted = name or rest
-    listing = listing_named(kind)
+    listing, wanted = parse_target(kind, name)
     if not wanted:
         raise click.UsageError(f"Say which: faos describe {listing.singular} NAME")
     asyncio.run(fetch_and_show(context, listing, wanted))

@@ -38,14 +38,11 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
     """
     import asyncio
 
-    from faos_cli.listings import listing_named
+    from faos_cli.listings import parse_target
 
-    kind, slash, rest = kind.partition("/")
-    if slash and name:
-        raise click.UsageError("Write KIND NAME or KIND/NAME, not both.")
-    listing = listing_named(kind)
-    items = asyncio.run(fetch(context, listing, name or rest or None, limit or 0))
-    show(listing, items, output, single=bool(name or rest))
+    listing, wanted = parse_target(kind, name)
+    items = asyncio.run(fetch(context, listing, wanted, limit or 0))
+    show(listing, items, output, single=bool(wanted))
 
 
 async def fetch(context: "Context", listing: "Listing", name: str | None, limit: int) -> Sequence[Any]:

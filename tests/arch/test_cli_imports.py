@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = (
+    "grpc",
+    "sqlalchemy",
+    "chromadb",
+    "mcp",
+    "tuf",
+    "xllamacpp",
+    "cryptography",
+    "google.protobuf",
+    "rich",
+    "control_plane",
+    "data_plane",
+)
+HELP_LIMIT_S = 0.3
+SCRIPT = """
+import json, sys
+from faos_cli.__main__ import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def modules_after(*arguments: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    """The command line must be quick, and usable where only one role's packages are installed."""
+    loaded = modules_after(*arguments)
+
+    assert "faos_cli.__main__" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+@pytest.mark.parametrize("command", ["apply", "get", "describe", "run", "runs", "tenant", "status", "join", "ledger"])
+def test_help_of_a_command_imports_nothing_heavy(command: str) -> None:
+    """A command's help must not need what the command itself needs."""
+    loaded = modules_after(command, "--help")
+
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_commands_that_speak_to_a_plane_import_none(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An operator's laptop has the cli extra only: get and run must not need either plane's packages."""
+    for arguments in (["get", "nodes"], ["run", "helper", "hello"], ["apply", "-f", "none.yaml"], ["runs"]):
+        loaded = modules_after("--context", "/nonexistent", *arguments)
+
+        assert [name for name in loaded if name.split(".")[0] in ("control_plane", "data_plane", "sqlalchemy")] == []
+
+
+def test_help_is_quick() -> None:
+    """The issue's figure. The best of a few counts: another process may have the cores."""
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "faos_cli", "--help"], capture_output=True, check=True)
+        took.append(time.monotonic() - began)
+
+    assert min(took) < HELP_LIMIT_S

@@ -1,0 +1,61 @@
+import click
+import pytest
+
+from faos.admin.v1 import admin_pb2 as admin
+from faos.resource.v1 import resource_pb2 as pb
+from faos_cli.listings import LISTINGS, listing_named, parse_target
+from faos_core import kinds
+
+SAMPLES = {
+    "nodes": admin.Node(name="n"),
+    "sites": admin.Site(name="n"),
+    "tenants": admin.Tenant(name="n"),
+    "revisions": admin.Revision(number=7),
+    "join-tokens": admin.JoinToken(id="n"),
+    "audit": admin.AuditRecord(sequence=7),
+}
+RESOURCE = admin.GetResourceResponse(resource=pb.Resource(metadata=pb.Metadata(name="n"), agent=pb.Agent()))
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=lambda listing: listing.plural)
+def test_every_row_has_a_cell_for_each_column(listing: object) -> None:
+    """A cell too few shifts every value under the wrong heading."""
+    chosen = next(each for each in LISTINGS if each is listing)
+    sample = SAMPLES.get(chosen.plural, RESOURCE)
+
+    cells = chosen.cells(sample)
+
+    assert len(cells) == len(chosen.columns + chosen.wide_columns)
+    assert chosen.name_of(sample) in ("n", "7")
+    assert chosen.name_of(sample) == cells[0]
+
+
+def test_no_name_means_two_things() -> None:
+    """`faos get mo` must not depend on the order of a table."""
+    names = [name for listing in LISTINGS for name in listing.names]
+
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_kind_of_the_schema_can_be_listed() -> None:
+    """A kind that is added to the schema is listable without anybody remembering it here."""
+    assert {listing.kind for listing in LISTINGS} >= set(kinds.BY_KIND)
+
+
+@pytest.mark.parametrize("name", ["toolservers", "ToolServer", "tool-servers", "tool_server", "ts"])
+def test_names_are_taken_in_any_spelling(name: str) -> None:
+    """Nobody remembers whether it was a hyphen."""
+    assert listing_named(name).plural == "toolservers"
+
+
+def test_kind_slash_name_is_kind_and_name() -> None:
+    """What `-o name` prints can be pasted back."""
+    listing, name = parse_target("agent/assistant", None)
+
+    assert (listing.plural, name) == ("agents", "assistant")
+
+
+def test_unknown_kind_gets_the_nearest() -> None:
+    """A slip answers itself."""
+    with pytest.raises(click.UsageError, match="'models'"):
+        listing_named("modles")

@@ -1,0 +1,114 @@
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from faos_cli.__main__ import COMMANDS, LazyGroup, faos, main
+from faos_core.resource_yaml import loads
+
+
+def run_main(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    return int(leaving.value.code or 0)
+
+
+def leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with the words that lead to it."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        assert child is not None, f"{name} is listed and cannot be loaded"
+        yield from leaves(child, (*path, name))
+
+
+def every_command() -> list[tuple[tuple[str, ...], click.Command]]:
+    return list(leaves(faos, ()))
+
+
+def test_every_command_listed_loads_and_has_examples() -> None:
+    """An entry of the table that leads nowhere is found by a user otherwise; examples are how people learn it."""
+    commands = every_command()
+
+    without = [" ".join(path) for path, command in commands if "Examples:" not in (command.help or "")]
+    assert without == []
+    assert {path[0] for path, _ in commands} == {name for group in COMMANDS.values() for name in group}
+
+
+def test_every_option_has_help() -> None:
+    """An option that does not say what it does is a guess."""
+    silent = [
+        f"{' '.join(path)} {option.opts[0]}"
+        for path, command in every_command()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help and option.name != "help"
+    ]
+
+    assert silent == []
+
+
+def test_misspelt_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    """The commonest mistake must answer itself."""
+    assert run_main("aply", "-f", "x") == 2
+
+    assert "faos apply" in capsys.readouterr().err
+
+
+def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Typing the bare name is how people begin: it is no mistake."""
+    assert run_main() == 0
+
+    assert "Everything on this machine" in capsys.readouterr().out
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Support begins with the version."""
+    assert run_main("--version") == 0
+
+    assert capsys.readouterr().out.startswith("faos 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["get", "nods"], "nodes"),
+        (["get", "agent/a", "b"], "KIND/NAME"),
+        (["get", "revision", "one"], "number"),
+        (["describe", "node"], "faos describe node NAME"),
+        (["apply"], "--file"),
+        (["join-token", "create"], "--site"),
+        (["join-token", "create", "--ttl", "soon", "--site", "s"], "90s"),
+        (["site", "create", "s", "--label", "north"], "key=value"),
+        (["run", "show", "a", "b"], "one run"),
+        (["ledger", "verify", "--witness", "4"], "SIZE:ROOT"),
+        (["control-plane", "run"], "--data"),
+        (["control-plane", "run", "--data", "x", "--admin-listen", "nowhere"], "admin_listen"),
+        (["node", "run"], "--data"),
+    ],
+)
+def test_wrong_use_says_what_is_right(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit code 2, and the right form in the message: nobody should need the manual for a slip."""
+    context = tmp_path / "context.json"
+    context.write_text('{"admin_address": "127.0.0.1:1", "ca_file": "ca", "token_file": "token", "tenant": "mercy"}')
+
+    code = run_main("--context", str(context), *arguments)
+
+    assert (code, said in capsys.readouterr().err) == (2, True)
+
+
+def test_example_resource_of_apply_help_is_valid() -> None:
+    """Every command shown works; so must the resource shown."""
+    command = LazyGroup.get_command(faos, click.Context(faos), "apply")  # type: ignore[arg-type]  # it is one
+    assert command is not None
+    example = (command.help or "").split("One resource:\n")[1]
+
+    (located,) = loads(textwrap.dedent(example))
+
+    assert located.resource.agent.model == "smollm2"
