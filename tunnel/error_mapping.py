@@ -26,7 +26,7 @@ CALL_FAILED = define(
     next_step="Try again; if it stays, look into the log of the server that was called.",
 )
 INTERNAL = define(
-    "internal",
+    "internal.defect",
     what="Something failed that should not have.",
     why="A defect of ours; the server's log says where.",
     next_step="Please report it with the log lines around this moment.",

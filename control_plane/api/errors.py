@@ -28,7 +28,7 @@ PERMISSION_DENIED = define(
 )
 RPC_UNGUARDED = define(
     "admin.rpc_unguarded",
-    what="{method} is not open to anybody.",
+    what="{method} is not open to {subject}, nor to anybody.",
     why="It declares no permission, so nobody holds it. This is a defect of ours.",
     next_step="Please report it.",
 )

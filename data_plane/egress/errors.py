@@ -46,7 +46,7 @@ ABOVE_CEILING = define(
 )
 IDENTIFIER_UNKNOWN = define(
     "egress.identifier_unknown",
-    what="{message}.{field} carries a value that is no identifier known to this node.",
+    what="{message}.{field} carries a value, for the door {door}, that is no identifier known to this node.",
     why="Only names of the running revision, ids that this node made, and what the control plane sent may leave.",
     next_step="Report this as a defect; nothing was sent.",
 )

@@ -39,7 +39,7 @@ from data_plane.egress.records import (
 )
 from faos_core import names
 from faos_core.disk import sync_folder
-from faos_core.errors import ConflictError, StopError
+from faos_core.errors import ConflictError, SetupError, StopError
 from faos_core.merkle import EMPTY_ROOT, Frontier, leaf_hash
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Ledger:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         with self._entrance:
             if self._closed:
-                raise StopError(LEDGER_CLOSED, folder=self._folder)
+                raise SetupError(LEDGER_CLOSED, folder=self._folder)
             self._queue.put((entry, done))
         return await done
 
@@ -140,7 +140,7 @@ class Ledger:
         self._lock = self._segment = self._head_file = -1
 
     def _unwritable(self, reason: str) -> StopError:
-        return StopError(LEDGER_UNWRITABLE, folder=self._folder, reason=reason)
+        return SetupError(LEDGER_UNWRITABLE, folder=self._folder, reason=reason)
 
     # Opening
 
@@ -311,7 +311,7 @@ class Ledger:
             while True:
                 item = self._queue.get_nowait()
                 batch = [*batch, item] if item else batch
-        settle(batch, StopError(LEDGER_CLOSED, folder=self._folder))
+        settle(batch, SetupError(LEDGER_CLOSED, folder=self._folder))
         self._sync_head()
 
 
@@ -340,7 +340,7 @@ def settle_in_loop(futures: list["asyncio.Future[int]"], outcome: int | StopErro
         if isinstance(outcome, int):
             done.set_result(outcome + place)
         else:
-            done.set_exception(StopError(outcome.code, **outcome.fields))
+            done.set_exception(type(outcome)(outcome.code, **outcome.fields))
 
 
 def reason_of(error: OSError) -> str:

@@ -26,9 +26,3 @@ IDENTITY_DAMAGED = define(
     why="One of its files was changed, cut, or not copied with the others.",
     next_step="Restore the folder from a backup, or move it away and join again: faos join STRING",
 )
-CERTIFICATE_EXPIRED = define(
-    "node.certificate_expired",
-    what="This node's certificate expired at {expired_at}.",
-    why="Certificates live for 30 days; the site goes on with what it has, but nothing new reaches it.",
-    next_step="Join again into a fresh folder: faos join --data DIR STRING",
-)

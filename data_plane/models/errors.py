@@ -68,9 +68,3 @@ SCHEMA_UNUSABLE = define(
     why="It uses something that cannot be turned into a grammar.",
     next_step="Simplify the tool's input schema, or do not allow-list the tool.",
 )
-EMBEDDER_MISSING = define(
-    "model.embedder_missing",
-    what="This site has no sentence embedder.",
-    why="site.toml has no [embedder].",
-    next_step="Add [embedder] with model, tokenizer and their SHA-256 to site.toml, then restart the node.",
-)

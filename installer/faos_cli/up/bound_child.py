@@ -1,7 +1,7 @@
 """python -m faos_cli.up.bound_child PARENT_PID PRELOAD ARGUMENTS… — a `faos` command that dies with its parent.
 
-PRELOAD names a module of the node to import while waiting for the line "go" on standard input; "-" begins at once. The end of
-standard input instead of that line means that the parent gave up.
+PRELOAD names a module of the node to import while waiting for the line "go" on standard input; "-" begins at once.
+The end of standard input instead of that line means that the parent gave up.
 """
 
 import ctypes
