@@ -67,7 +67,7 @@ class Peer:
 
 
 def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials, *, setting: str) -> int:
-    """The port it listens on. Raises SetupError (port.taken) when the address, which `setting` says, is not to be had."""
+    """The port it listens on. setting: what says `listen`. Raises SetupError (port.taken)."""
     try:
         port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:

@@ -118,7 +118,7 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
 
     def _serving(self, handler: Handler, method: str, permission: str, caller: Caller) -> Handler:
         if handler.unary_unary is None:  # the admin API has no streams yet; one that appears must be guarded here
-            error = DeniedError(RPC_UNGUARDED, method=method)
+            error = DeniedError(RPC_UNGUARDED, method=method, subject=caller.subject)
             return self._refusing(handler, Call(caller.subject, method.lstrip("/"), is_mutation(permission)), error)
         behaviour: Callable[..., Any] = handler.unary_unary
 
