@@ -64,7 +64,8 @@ class Child:
 
     async def go(self) -> None:
         """Release a child that waits. It may be gone already: whoever waits for it to be ready is told why."""
-        assert self._process and self._process.stdin
+        assert self._process
+        assert self._process.stdin
         try:
             self._process.stdin.write(GO.encode())
             await self._process.stdin.drain()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+
 from faos.site.v1 import site_pb2 as site
 from faos_cli import site_client
 from faos_cli.site_client import SiteClient
@@ -92,14 +94,20 @@ def departure_checks(departures: Departures) -> Iterator[Check]:
     classes = by_class(departures.summary)
     parts = ", ".join(f"{name.lower()} {count} ({size:,} bytes)" for name, (count, size) in classes.items())
     clean = classes["CUSTOMER"][0] == 0
-    yield Check("left the site", clean, f"{total.messages} messages, {total.size_bytes:,} bytes: {parts}")
+    yield Check("left the site", clean, f"{count_of(total.messages)}, {total.size_bytes:,} bytes: {parts}")
     report = departures.report
     head = f"{report.size} records, tree head {report.root_sha256[:16]}…"
-    received = f"all {departures.received} messages that the control plane received are in it"
+    received = f"what the control plane received ({count_of(departures.received)}) is all in it"
     if departures.unaccounted:
-        received = f"{departures.unaccounted} of {departures.received} messages that were received are not in it"
+        received = (
+            f"of {count_of(departures.received)} that the control plane received, {departures.unaccounted} not in it"
+        )
     is_right = report.ok and not departures.unaccounted
     yield Check("ledger", is_right, f"{'verified' if report.ok else report.problem}: {head}; {received}")
+
+
+def count_of(messages: int) -> str:
+    return "1 message" if messages == 1 else f"{messages} messages"
 
 
 def searched_files(layout: Layout) -> Iterator[tuple[str, bytes]]:
@@ -133,6 +141,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             {"question": each.question, "run_id": each.run_id, "text": each.text, "took_s": round(each.took_s, 3)}
             for each in outcome.answers
         ],
+        "journal": {run_id: [MessageToDict(step) for step in steps] for run_id, steps in outcome.steps.items()},
         "checks": {each.name: {"ok": each.is_right, "text": each.text} for each in outcome.checks},
         "left": {
             "messages": departures.summary.total.messages,

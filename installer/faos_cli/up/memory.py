@@ -53,7 +53,7 @@ def exclusive(layout: Layout) -> Iterator[None]:
 
     Raises ConflictError that names the other process.
     """
-    with told_by_path(layout.lock), open(os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+    with told_by_path(layout.lock), os.fdopen(os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

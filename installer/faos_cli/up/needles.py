@@ -5,6 +5,7 @@ digest) and is counted apart: five digits turn up in a few hundred kilobytes of 
 """
 
 import base64
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -104,10 +105,8 @@ def unpacked(data: bytes) -> Iterator[bytes]:
     """What is gzipped inside."""
     at = data.find(GZIP)
     while at != -1:
-        try:
+        with contextlib.suppress(zlib.error):
             yield zlib.decompressobj(wbits=31).decompress(data[at:], UNPACKED_BYTES)
-        except zlib.error:
-            pass
         at = data.find(GZIP, at + 1)
 
 

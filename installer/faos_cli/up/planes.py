@@ -18,10 +18,10 @@ from faos_cli.admin_client import AdminClient, Outcome
 from faos_cli.context import Context, write_context
 from faos_cli.up.children import Child
 from faos_cli.up.errors import CHILD_LATE, NOT_HEALTHY, OTHER_CONTROL_PLANE, REFUSED
+from faos_cli.up.hints import program
 from faos_cli.up.layout import Layout, told_by_path
 from faos_cli.up.ports import HOST
 from faos_cli.up.screen import shown
-from faos_core import kinds
 from faos_core.errors import ConflictError, DeadlineError, SetupError, UnavailableError
 from faos_core.resource_yaml import load
 
@@ -105,9 +105,7 @@ def membership(layout: Layout) -> Membership:
 
 async def enrol(client: AdminClient, layout: Layout, tunnel_port: int) -> Membership:
     """The real enrolment, with a token that lives for a minute."""
-    answer = await admin_client.create_join_token(
-        client, TENANT, SITE, ttl_s=60, addresses=[f"{HOST}:{tunnel_port}"]
-    )
+    answer = await admin_client.create_join_token(client, TENANT, SITE, ttl_s=60, addresses=[f"{HOST}:{tunnel_port}"])
     return await join(layout.node, answer.join_string, Ceiling(), site=SITE)
 
 
@@ -164,6 +162,6 @@ def state_of(node: admin.Node) -> str:
 
 def refused(node: admin.Node, log: Path) -> SetupError:
     nack = node.config.nack
-    whose = f"{kinds.kind_name(nack.kind)} {nack.resource_name}" if nack.kind else ""
-    fields = {"whose": whose, "why": nack.explanation, "node": node.name, "log": shown(log), "command": "faos"}
+    whose = f"{nack.kind} {nack.resource_name}".strip()
+    fields = {"whose": whose, "why": nack.explanation, "node": node.name, "log": shown(log), "command": program()}
     return SetupError(REFUSED, state=state_of(node), **fields)

@@ -1,8 +1,10 @@
 """The two questions: one that needs a document of the site, one that needs its tool."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from google.protobuf.json_format import MessageToDict
 
 from faos.site.v1 import site_pb2 as site
 from faos_cli.site_client import SiteClient
@@ -49,35 +51,34 @@ class Proof:
     text: str
 
 
-def proof_of_document(steps: list[site.Step], numbers: Numbers) -> Proof:
+def proof_of_document(steps: Sequence[site.Step], numbers: Numbers) -> Proof:
     """The chunk that was retrieved holds the number, and the model's output does."""
-    for step in steps:
-        if step.kind == site.STEP_KIND_RETRIEVAL:
-            for passage in step.result["passages"] if "passages" in step.result else ():
-                if numbers.document in passage["text"]:
-                    where = f"{passage['document']}, chunk {int(passage['chunk'])}, score {passage['score']:.2f}"
-                    said = model_said(steps, numbers.document)
-                    return Proof(said, f"retrieved {where}; {'the model said it' if said else 'the model did not say it'}")
+    for step in of_kind(steps, site.STEP_KIND_RETRIEVAL):
+        for passage in MessageToDict(step.result).get("passages", ()):
+            if numbers.document in passage["text"]:
+                where = f"{passage['document']}, chunk {int(passage['chunk'])}, score {passage['score']:.2f}"
+                return said_by_model(steps, numbers.document, f"retrieved {where}")
     return Proof(False, f"no retrieved chunk holds {numbers.document}")
 
 
-def proof_of_tool(steps: list[site.Step], numbers: Numbers) -> Proof:
+def proof_of_tool(steps: Sequence[site.Step], numbers: Numbers) -> Proof:
     """The tool was called, its result holds the number, and the model's output does."""
-    for step in steps:
-        if step.kind == site.STEP_KIND_TOOL and numbers.tool in str(step.result["text"] if "text" in step.result else ""):
-            arguments = ", ".join(f"{key}={value}" for key, value in step.request["arguments"].items())
-            said = model_said(steps, numbers.tool)
-            called = f"{step.request['server']}/{step.request['tool']}({arguments}) returned it"
-            return Proof(said, f"{called}; {'the model said it' if said else 'the model did not say it'}")
-    called_tools = sum(step.kind == site.STEP_KIND_TOOL for step in steps)
-    return Proof(False, f"no tool returned {numbers.tool} ({called_tools} called)")
+    calls = list(of_kind(steps, site.STEP_KIND_TOOL))
+    for step in calls:
+        request, result = MessageToDict(step.request), MessageToDict(step.result)
+        if numbers.tool in result.get("text", ""):
+            arguments = ", ".join(f"{key}={value}" for key, value in request["arguments"].items())
+            called = f"{request['server']}/{request['tool']}({arguments}) returned it"
+            return said_by_model(steps, numbers.tool, called)
+    return Proof(False, f"no tool returned {numbers.tool} ({len(calls)} called)")
 
 
-def model_said(steps: list[site.Step], number: str) -> bool:
-    """In the turn that the user reads."""
-    outputs = [
-        str(step.result["text"])
-        for step in steps
-        if step.kind == site.STEP_KIND_MODEL and "text" in step.result and step.request["purpose"] == "answer"
-    ]
-    return any(number in text for text in outputs)
+def said_by_model(steps: Sequence[site.Step], number: str, so_far: str) -> Proof:
+    """Whether the turn that the user reads has the number."""
+    turns = [step for step in of_kind(steps, site.STEP_KIND_MODEL) if step.request["purpose"] == "answer"]
+    said = any(number in MessageToDict(turn.result).get("text", "") for turn in turns)
+    return Proof(said, f"{so_far}; the model {'said' if said else 'did not say'} it")
+
+
+def of_kind(steps: Sequence[site.Step], kind: int) -> Iterator[site.Step]:
+    return (step for step in steps if step.kind == kind)

@@ -273,7 +273,7 @@ async def unless_ended(work: Awaitable[T], children: Sequence[Child]) -> T:
     watchers = [asyncio.ensure_future(child.ended()) for child in children]
     try:
         await asyncio.wait([task, *watchers], return_when=asyncio.FIRST_COMPLETED)
-        if task.done() and isinstance(error := task.exception(), RetryError):
+        if task.done() and isinstance(task.exception(), RetryError):
             await asyncio.wait(watchers, timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
         for watcher in watchers:
             if watcher.done() and not (task.done() and task.exception() is None):
