@@ -225,6 +225,8 @@ def parameters_of(path: Path, context_tokens: int, threads: int) -> Any:
     parameters.n_batch = PROMPT_BATCH_TOKENS
     parameters.cpuparams.n_threads = threads
     parameters.cpuparams_batch.n_threads = threads
+    # Waiting threads sleep instead of spinning. Measured on 2 cores, one of them busy: 72 tokens/s, spinning 1.5.
+    parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
     parameters.cache_prompt = False
     parameters.cache_ram_mib = 0
     parameters.n_ctx_checkpoints = 0
