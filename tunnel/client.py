@@ -9,20 +9,20 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import FaosError, IntegrityError, UnavailableError
+from faos_core.errors import FaosError, IntegrityError, InvalidError, UnavailableError
 from tunnel import session
 from tunnel.backoff import Backoff
 from tunnel.egress import Sealer
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
-from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE
+from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED
 from tunnel.tls import CLIENT_OPTIONS, Credentials
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ DIAL_TIMEOUT_S = 20.0
 TICK_S = 0.5
 MAX_BLOB_BYTES = 4 * 1024 * 1024
 
-Call = grpc.aio.StreamStreamCall[bytes, tunnel.CloudFrame]
+Call = grpc.aio.StreamStreamCall[bytes, bytes]
+Parsed = TypeVar("Parsed", bound=Message)
 
 
 class NodeSide(Protocol):
@@ -151,7 +152,7 @@ class _Link:
 
     async def run(self) -> None:
         """Returns never; raises _SessionEndedError or a FaosError."""
-        call: Call = self._channel.stream_stream(SESSION, response_deserializer=tunnel.CloudFrame.FromString)()
+        call: Call = self._channel.stream_stream(SESSION)()
         try:
             with _flattened():
                 async with asyncio.TaskGroup() as group:
@@ -165,20 +166,19 @@ class _Link:
     async def get_blob(self, sha256: bytes) -> bytes:
         request = tunnel.GetBlobRequest(sha256=sha256, offset_bytes=0)
         raw = await self._sealer.seal(request, door=DOOR, destination=self._address, method=GET_BLOB)
-        method: grpc.aio.UnaryStreamMultiCallable[bytes, tunnel.BlobChunk] = self._channel.unary_stream(
-            GET_BLOB, response_deserializer=tunnel.BlobChunk.FromString
-        )
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GET_BLOB)
         data = bytearray()
         with _mapped(self._address):
             async for chunk in method(raw, timeout=60):
-                _append(data, chunk)
+                _append(data, parsed(tunnel.BlobChunk, chunk))
         if hashlib.sha256(data).digest() != sha256:
             raise IntegrityError(BLOB_UNKNOWN, digest=sha256.hex())
         return bytes(data)
 
     async def _read(self, call: Call) -> None:
         with _mapped(self._address):
-            async for frame in call:
+            async for raw in call:
+                frame = parsed(tunnel.CloudFrame, raw)
                 await self._perform(call, self._machine.receive(frame, self._clock.monotonic_s()))
         raise UnavailableError(
             CONTROL_PLANE_UNREACHABLE, address=self._address, details="it closed the stream", timeout_s=0
@@ -218,6 +218,17 @@ class _Link:
             raw = await self._sealer.seal(make(), door=DOOR, destination=self._address, method=SESSION)
             with _mapped(self._address):
                 await call.write(raw)
+
+
+def parsed(kind: type[Parsed], raw: bytes) -> Parsed:
+    """Not as gRPC's deserialiser: that one logs what it cannot read and hands on None, which nobody expects.
+
+    Raises InvalidError.
+    """
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise InvalidError(FRAME_UNEXPECTED, frame="what cannot be read", expected=kind.DESCRIPTOR.name) from error
 
 
 def _append(data: bytearray, chunk: tunnel.BlobChunk) -> None:

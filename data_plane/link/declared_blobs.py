@@ -5,7 +5,7 @@ from typing import Protocol
 from data_plane.egress.interfaces import Identifiers
 from data_plane.link.nacks import refusal
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
-from faos_core.errors import IntegrityError
+from faos_core.errors import IntegrityError, InvalidError
 
 
 class Fetcher(Protocol):
@@ -27,5 +27,5 @@ class DeclaredBlobs:
         self._identifiers.allow(sha256)
         try:
             return await self._fetcher.get(sha256)
-        except IntegrityError as error:
+        except (IntegrityError, InvalidError) as error:
             raise refusal(tunnel.NACK_CODE_DIGEST_MISMATCH) from error
