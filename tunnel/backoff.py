@@ -3,6 +3,7 @@
 import random
 
 FIRST_S, FACTOR, CAP_S, STABLE_S = 1.0, 1.6, 120.0, 60.0
+RETRY_AFTER_CAP_S = 3600.0  # whoever holds the control plane must not send nodes away for good
 
 
 class Backoff:
@@ -13,9 +14,9 @@ class Backoff:
         self._ceiling_s = FIRST_S
 
     def next_delay_s(self, *, lasted_s: float, retry_after_s: float = 0.0) -> float:
-        """Seconds to wait after a link that lasted `lasted_s`; at least what the server asked for."""
+        """Seconds to wait after a link that lasted `lasted_s`; at least what the server asked for, up to an hour."""
         if lasted_s >= STABLE_S:
             self._ceiling_s = FIRST_S
         delay_s = self._rng.uniform(0.0, self._ceiling_s)
         self._ceiling_s = min(CAP_S, self._ceiling_s * FACTOR)
-        return retry_after_s + delay_s
+        return min(retry_after_s, RETRY_AFTER_CAP_S) + delay_s

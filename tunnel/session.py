@@ -16,6 +16,7 @@ from tunnel.errors import FRAME_UNEXPECTED, HEARTBEAT_MISSED
 PROTOCOL = 1
 HELLO_DEADLINE_S = 15.0
 MISSED_HEARTBEATS = 3
+MAX_NONCE_BYTES = 64  # the node echoes it in each status, and keeps each status in its ledger
 OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long may be offered it again
 
 TERMINAL = frozenset({tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK})
@@ -302,6 +303,8 @@ class NodeSession:
         if self.phase is Phase.GREETING:
             return self._welcomed(frame.welcome) if kind == "welcome" else self._greeted_wrongly(frame, kind)
         match kind:
+            case "config_offer" if len(frame.config_offer.nonce) > MAX_NONCE_BYTES:
+                return self._close(_unexpected("an offer with too long a nonce", "offer, heartbeat or drain"))
             case "config_offer":
                 self._nonces.add(frame.config_offer.nonce)
                 return [Deliver(frame.config_offer)]
