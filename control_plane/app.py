@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,10 +42,11 @@ class Endpoints:
     admin_port: int
 
 
-async def serve(settings: ControlPlaneSettings) -> None:
+async def serve(settings: ControlPlaneSettings, *, on_ready: Callable[[Endpoints], None]) -> None:
     """Run until SIGINT or SIGTERM. Raises SetupError for what a person must mend."""
     async with control_plane(settings) as endpoints:
-        fields = {names.PORT: endpoints.tunnel_port, "admin_port": endpoints.admin_port}
+        on_ready(endpoints)
+        fields = {names.PORT: endpoints.tunnel_port, names.ADMIN_PORT: endpoints.admin_port}
         log.info("control_plane.ready", extra=fields)
         await until_signal()
     log.info("control_plane.stopped")

@@ -106,5 +106,5 @@ def _refused(
 ) -> ConfigurationError:
     """The operator at the site reads the cause in the log; what goes up is a code."""
     fields = {names.KIND: resource.Kind.Name(kind), names.RESOURCE: name, names.CODE: error.code.code}
-    log.error("configuration.refused", extra={**fields, "cause": error.what})
+    log.error("configuration.refused", extra=fields | {names.CAUSE: error.what})
     return refusal(code, kind=kind, name=name)

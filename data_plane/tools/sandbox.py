@@ -25,6 +25,7 @@ from pathlib import Path
 
 from data_plane.ceiling.models import Program
 from data_plane.tools.errors import SANDBOX_UNAVAILABLE
+from faos_core import names
 from faos_core.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def available(candidates: Sequence[Isolation] = tuple(Isolation)) -> Isolation:
     for isolation in candidates:
         if _works(isolation):
             if isolation is Isolation.NETWORK_NAMESPACE:
-                log.warning("sandbox.network_only", extra={"isolation": isolation.value})
+                log.warning("sandbox.network_only", extra={names.ISOLATION: isolation.value})
             return isolation
     raise SetupError(SANDBOX_UNAVAILABLE)
 

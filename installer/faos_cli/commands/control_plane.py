@@ -37,32 +37,18 @@ def run(config: Path | None, **given: Any) -> None:
       faos --context ./cp get nodes
     """
     import asyncio
+    from functools import partial
 
+    from control_plane.app import serve
     from faos_core.logs import configure
 
     settings = settings_of(config, **given)
     configure(settings.log_level, settings.log_format)
-    asyncio.run(serve(settings))
-
-
-async def serve(settings: "ControlPlaneSettings") -> None:
-    """As control_plane.app.serve, with a context for whoever may read the token."""
-    import logging
-
-    from control_plane.app import control_plane as running
-    from faos_core import names
-    from faos_core.lifecycle import until_signal
-
-    log = logging.getLogger("control_plane.app")
-    async with running(settings) as endpoints:
-        remember(settings, endpoints)
-        fields = {names.PORT: endpoints.tunnel_port, "admin_port": endpoints.admin_port}
-        log.info("control_plane.ready", extra=fields)
-        await until_signal()
-    log.info("control_plane.stopped")
+    asyncio.run(serve(settings, on_ready=partial(remember, settings)))
 
 
 def remember(settings: "ControlPlaneSettings", endpoints: "Endpoints") -> None:
+    """A context for whoever may read the token."""
     from faos_cli.context import FILE_NAME, Context, write_context
 
     folder = settings.data_dir
