@@ -46,10 +46,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    headings = [Column(name, overflow="fold") for name in columns]  # nothing is cut: names are there to be copied
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for row in rows:
         table.add_row(*(Text(printable(cell), style=COLOURS.get(cell, "")) for cell in row))
     Console().print(table)

@@ -38,11 +38,36 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
       faos apply -f agent.yaml --wait          until the sites run it, or say why not
       cat agent.yaml | faos apply -f -
     \b
-    One resource:
+    One resource of each kind; what they name (source, folder, program) the site defines in its site.toml:
       apiVersion: faos/v1
-      kind: Agent # or Model, ToolServer, KnowledgeBase, Policy
-      metadata: {name: assistant}
-      spec: {model: smollm2, instructions: Answer in one sentence.}
+      kind: Model
+      metadata: {name: small}
+      spec: {runtime: LLAMA_CPP, source: smollm2}
+      ---
+      apiVersion: faos/v1
+      kind: KnowledgeBase
+      metadata: {name: handbook}
+      spec: {folder: handbook}
+      ---
+      apiVersion: faos/v1
+      kind: ToolServer
+      metadata: {name: wards}
+      spec: {program: wards, allowedTools: [free_beds]}
+      ---
+      apiVersion: faos/v1
+      kind: Policy
+      metadata: {name: read-only}
+      spec: {rules: [{name: beds, toolServers: [wards], tools: [free_beds], effect: ALLOW}]}
+      ---
+      apiVersion: faos/v1
+      kind: Agent
+      metadata: {name: assistant, sites: {matchLabels: {site: main}}}
+      spec:
+        model: small
+        instructions: Answer in one sentence.
+        knowledge: [handbook]
+        tools: [wards]
+        policies: [read-only]
     """
     import asyncio
 

@@ -40,7 +40,11 @@ def run(context: "Context", agent: str, text: tuple[str, ...], subject: str, out
         asyncio.run(show(context, text[0], output))
         return
     question = sys.stdin.read() if text == ("-",) else " ".join(text)
-    asyncio.run(ask(context, agent, question, subject, output))
+    try:
+        asyncio.run(ask(context, agent, question, subject, output))
+    except KeyboardInterrupt:
+        click.echo("\nWhat was begun goes on at the node: faos runs", err=True)
+        raise
 
 
 async def ask(context: "Context", agent: str, question: str, subject: str, output: str) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faos_cli.context import Context, find_context, read_context, user_file, write_context
@@ -97,17 +97,15 @@ def test_read_refuses_what_is_no_context(tmp_path: Path, content: str, said: str
     assert str(file) in caught.value.what
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tenant=TEXT, address=TEXT, folder=TEXT)
-def test_what_is_written_is_read_again(
-    tmp_path_factory: pytest.TempPathFactory, tenant: str, address: str, folder: str
-) -> None:
-    """`faos up` writes what every later command reads."""
-    base = tmp_path_factory.mktemp("context")
+def test_what_is_written_is_read_again(tmp_path: Path, tenant: str, address: str, folder: str) -> None:
+    """`faos up` writes what every later command reads, over what an earlier one left."""
     context = Context(admin_address=address, tenant=tenant, node_data_dir=Path(f"/srv/{folder.replace('/', '_')}x"))
 
-    write_context(base / "context.json", context)
+    write_context(tmp_path / "context.json", context)
 
-    again = read_context(base / "context.json")
+    again = read_context(tmp_path / "context.json")
     assert (again.admin_address, again.tenant, again.site) == (address, tenant, None)
     assert again.node_data_dir == context.node_data_dir
 

@@ -6,6 +6,8 @@ import click
 import pytest
 
 from faos_cli.__main__ import COMMANDS, LazyGroup, faos, main
+from faos_core import kinds
+from faos_core.resource_validation import validate
 from faos_core.resource_yaml import loads
 
 
@@ -103,12 +105,13 @@ def test_wrong_use_says_what_is_right(
     assert (code, said in capsys.readouterr().err) == (2, True)
 
 
-def test_example_resource_of_apply_help_is_valid() -> None:
-    """Every command shown works; so must the resource shown."""
+def test_example_resources_of_apply_help_are_valid_and_of_each_kind() -> None:
+    """Every command shown works; so must what it is given. An unknown kind's error sends people here."""
     command = LazyGroup.get_command(faos, click.Context(faos), "apply")  # type: ignore[arg-type]  # it is one
     assert command is not None
-    example = (command.help or "").split("One resource:\n")[1]
+    example = (command.help or "").split("site.toml:\n")[1]
 
-    (located,) = loads(textwrap.dedent(example))
+    resources = [located.resource for located in loads(textwrap.dedent(example))]
 
-    assert located.resource.agent.model == "smollm2"
+    assert sorted(kinds.kind_of(resource) for resource in resources) == sorted(kinds.BY_KIND)
+    assert validate(resources, complete=True) == []
