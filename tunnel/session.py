@@ -133,7 +133,7 @@ class CloudSession:
     target: Target | None = None
     phase: Phase = Phase.GREETING
     hello: tunnel.Hello = field(default_factory=tunnel.Hello)
-    _running: int = 0
+    _config: tunnel.ConfigFacts = field(default_factory=tunnel.ConfigFacts)  # as the node said last
     _quarantined: frozenset[bytes] = frozenset()
     _in_flight: _InFlight | None = None
     _heard_at_s: float = 0.0
@@ -181,7 +181,15 @@ class CloudSession:
     def _greet(self, hello: tunnel.Hello, now_s: float) -> list[CloudEffect]:
         self.phase, self.hello = Phase.OPEN, hello
         self._learn(hello.config)
-        return [Greet(), *self._next_offer(now_s)]
+        return [Greet(), *self._arrived(), *self._next_offer(now_s)]
+
+    def _arrived(self) -> list[CloudEffect]:
+        """The node may have become healthy while nobody listened: then its last recorded status is an earlier one."""
+        target = self.target
+        if target is None or not self._is_there(target):
+            return []
+        status = tunnel.ApplyStatus(revision=target.revision, state=tunnel.APPLY_STATE_HEALTHY, config=self._config)
+        return [Record(status)]
 
     def _reported(self, status: tunnel.ApplyStatus, now_s: float) -> list[CloudEffect]:
         offer = self._in_flight
@@ -195,17 +203,19 @@ class CloudSession:
         if status.state in REFUSALS and status.nack.code in TRANSIENT:
             self._not_before_s = now_s + TRANSIENT_RETRY_S
         elif status.state in REFUSALS:
-            self.refused |= {offer.revision}
+            self.refused |= {offer.revision, status.revision}  # what was sent may be newer than what was meant
         return [Record(status), *self._next_offer(now_s)]
 
     def _learn(self, config: tunnel.ConfigFacts) -> None:
-        self._running = config.running_revision
+        self._config = config
         self._quarantined = frozenset(config.quarantined_manifest_sha256)
 
     def _next_offer(self, now_s: float) -> list[CloudEffect]:
         target = self.target
         if self.phase is not Phase.OPEN or self._in_flight or target is None or self._settled(target):
             return []
+        if target.manifest_sha256 in self._quarantined:
+            return self._park(target)
         if now_s < self._not_before_s:
             return []
         if unknown := target.kinds - frozenset(self.hello.kinds):
@@ -216,9 +226,22 @@ class CloudSession:
         return [Offer(target, nonce)]
 
     def _settled(self, target: Target) -> bool:
-        """Runs already, or was refused: parked until the content changes."""
-        parked = target.revision in self.refused or target.manifest_sha256 in self._quarantined
-        return self._running == target.revision or parked
+        """Runs and is last known good, or was refused: parked until the content changes.
+
+        What runs and is not yet last known good is offered again after a reconnect: the node goes on with it, and
+        this stream hears what becomes of it.
+        """
+        return self._is_there(target) or target.revision in self.refused
+
+    def _is_there(self, target: Target) -> bool:
+        return self._config.running_revision == self._config.healthy_revision == target.revision
+
+    def _park(self, target: Target) -> list[CloudEffect]:
+        """The node rolled it back while nobody listened: record why it will not be offered."""
+        self.refused |= {target.revision}
+        nack = tunnel.Nack(code=tunnel.NACK_CODE_QUARANTINED, failed_to_reach=tunnel.APPLY_STATE_HEALTHY)
+        state = tunnel.APPLY_STATE_ROLLED_BACK
+        return [Record(tunnel.ApplyStatus(revision=target.revision, state=state, nack=nack, config=self._config))]
 
     def _hold_back(self, target: Target, kinds: frozenset[int]) -> list[CloudEffect]:
         if self._held_back == target:

@@ -161,7 +161,7 @@ class ApplyMachine:
         """healthy_sha256: manifest digest of last known good, empty for none; nothing runs yet."""
         self._deadlines = deadlines
         self._healthy = healthy_sha256
-        self._running = b""  # manifest digest; empty while nothing runs
+        self._running: bytes | None = b""  # manifest digest; empty while nothing runs; None after a failed rollback
         self._quarantined = set(quarantined)
         self._phase = Phase.IDLE
         self._began_s = 0.0
@@ -178,7 +178,8 @@ class ApplyMachine:
 
     @property
     def running_sha256(self) -> bytes:
-        return self._running
+        """Empty also for what nobody knows, because a rollback failed."""
+        return self._running or b""
 
     @property
     def healthy_sha256(self) -> bytes:
@@ -233,6 +234,9 @@ class ApplyMachine:
         if attempt != self._attempt or self._phase is not Phase.ROLLING_BACK:
             return []
         self._running = self._healthy = healthy_sha256
+        if self._current and self._current.manifest_sha256 == healthy_sha256:
+            # Promoting failed, and the store has it all the same: the write came through but for its last sync.
+            self._verdict = _report(self._current, tunnel.APPLY_STATE_HEALTHY)
         return self._conclude(now_s)
 
     def failed(self, attempt: int, nack: Nack, now_s: float) -> list[Effect]:
@@ -282,7 +286,7 @@ class ApplyMachine:
         if not (stuck and self._queued and self._phase in PREEMPTIBLE):
             return []
         if self._phase is Phase.ROLLING_BACK:
-            self._running = b""
+            self._running = None
             return [Cancel(self._attempt), *self._conclude(now_s)]
         return [Cancel(self._attempt), *self._fail(Nack(code=tunnel.NACK_CODE_SUPERSEDED), now_s, cancelled=True)]
 
@@ -314,7 +318,7 @@ class ApplyMachine:
     def _fail(self, nack: Nack, now_s: float, *, cancelled: bool = False) -> list[Effect]:
         """cancelled: the work was cut off, so an activation may have come through all the same."""
         if self._phase is Phase.ROLLING_BACK:
-            self._running = b""
+            self._running = None
             return self._conclude(now_s)
         assert self._current is not None
         full = Nack()

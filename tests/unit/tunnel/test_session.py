@@ -25,13 +25,17 @@ def cloud(**fields: object) -> CloudSession:
     return CloudSession(b"session1", 15.0, 0.0, **fields)  # type: ignore[arg-type]  # keywords of the dataclass
 
 
-def hello(running: int = 0, quarantined: tuple[bytes, ...] = ()) -> tunnel.NodeFrame:
-    facts = tunnel.ConfigFacts(running_revision=running, quarantined_manifest_sha256=quarantined)
+def hello(running: int = 0, quarantined: tuple[bytes, ...] = (), healthy: int | None = None) -> tunnel.NodeFrame:
+    """healthy: None for what runs."""
+    good = running if healthy is None else healthy
+    facts = tunnel.ConfigFacts(
+        running_revision=running, healthy_revision=good, quarantined_manifest_sha256=quarantined
+    )
     return tunnel.NodeFrame(hello=tunnel.Hello(kinds=KINDS, config=facts))
 
 
 def status(nonce: bytes, state: tunnel.ApplyState.ValueType, running: int, revision: int = 1) -> tunnel.NodeFrame:
-    facts = tunnel.ConfigFacts(running_revision=running)
+    facts = tunnel.ConfigFacts(running_revision=running, healthy_revision=running)
     body = tunnel.ApplyStatus(nonce=nonce, revision=revision, state=state, config=facts)
     return tunnel.NodeFrame(apply_status=body)
 
@@ -74,8 +78,19 @@ def test_hello_is_answered_and_followed_by_the_offer() -> None:
 
 
 def test_node_that_runs_the_target_is_offered_nothing() -> None:
-    """Reconnecting costs no configuration."""
-    assert offers(cloud(target=target(4)).receive(hello(running=4), 1.0)) == []
+    """Reconnecting costs no configuration; that it got there while nobody listened is recorded."""
+    effects = cloud(target=target(4)).receive(hello(running=4), 1.0)
+
+    assert offers(effects) == []
+    [said] = [effect.status for effect in effects if isinstance(effect, session.Record)]
+    assert (said.revision, said.state) == (4, tunnel.APPLY_STATE_HEALTHY)
+
+
+def test_revision_that_is_still_watched_after_a_reconnect_is_offered_again() -> None:
+    """Otherwise nobody would hear that it became healthy, or was rolled back."""
+    machine = cloud(target=target(4))
+
+    assert [offer.target.revision for offer in offers(machine.receive(hello(running=4, healthy=3), 1.0))] == [4]
 
 
 def test_only_one_offer_is_in_flight_and_the_newest_follows() -> None:
@@ -120,8 +135,27 @@ def test_revision_refused_in_an_earlier_session_stays_parked() -> None:
 
 
 def test_quarantined_manifest_is_not_offered() -> None:
-    """The node said which content it gave up on."""
-    assert offers(cloud(target=target(1)).receive(hello(quarantined=(digest(1),)), 1.0)) == []
+    """The node said which content it gave up on, maybe while nobody listened: the operator is told now, once."""
+    machine = cloud(target=target(1))
+
+    effects = machine.receive(hello(quarantined=(digest(1),)), 1.0)
+
+    assert offers(effects) == []
+    [said] = [effect.status for effect in effects if isinstance(effect, session.Record)]
+    assert (said.revision, said.state) == (1, tunnel.APPLY_STATE_ROLLED_BACK)
+    assert said.nack.code == tunnel.NACK_CODE_QUARANTINED
+    assert machine.tick(1.1) == []
+
+
+def test_refusal_of_a_revision_that_came_instead_of_the_target_parks_that_one() -> None:
+    """What stands when an offer is made may be newer than what it was decided for."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+    machine.desire(target(2), 1.5)
+
+    effects = machine.receive(status(offer.nonce, tunnel.APPLY_STATE_REJECTED, 0, revision=2), 2.0)
+
+    assert offers(effects) == []
 
 
 def test_kinds_that_the_node_cannot_parse_are_held_back_and_shown_once() -> None:
@@ -245,7 +279,7 @@ class Conversation(RuleBasedStateMachine):
         else:
             self.refused.add(offer.revision)
         state = tunnel.APPLY_STATE_HEALTHY if works else tunnel.APPLY_STATE_REJECTED
-        facts = tunnel.ConfigFacts(running_revision=self.running)
+        facts = tunnel.ConfigFacts(running_revision=self.running, healthy_revision=self.running)
         report = tunnel.ApplyStatus(nonce=offer.nonce, revision=offer.revision, state=state, config=facts)
         self.node_effects(self.node.report(report))
 

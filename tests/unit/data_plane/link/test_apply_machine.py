@@ -128,6 +128,18 @@ def test_failure_to_promote_rolls_back_without_quarantine() -> None:
     assert rollback == Rollback(rollback.attempt, None)
 
 
+def test_promotion_that_failed_and_came_through_is_reported_as_healthy() -> None:
+    """Whether it was rolled back is what the store says, not what the disk said on the way."""
+    machine = ApplyMachine(TIMES)
+    promote = drive(machine, machine.offered(ticket("a"), 0.0), Promote)
+    rollback = work_in(machine.failed(promote.attempt, Nack(code=tunnel.NACK_CODE_STORAGE_FAILED), 0.0))
+
+    effects = machine.restored(rollback.attempt, ticket("a").manifest_sha256, 0.0)
+
+    assert reports(effects) == [("a", "HEALTHY", "")]
+    assert machine.next_wake_s() is None
+
+
 def test_quarantine_outlives_the_machine() -> None:
     """A restart must not be a second chance for what broke the node."""
     machine = ApplyMachine(TIMES, quarantined=frozenset({ticket("a").manifest_sha256}))
@@ -227,6 +239,18 @@ def test_last_known_good_is_brought_up_first_and_tried_again() -> None:
     assert waits[-1] == TIMES.restore_last_s
     machine.restored(work.attempt, b"good", now_s)
     assert (machine.running_sha256, machine.next_wake_s()) == (b"good", None)
+
+
+def test_rollback_to_nothing_that_fails_is_tried_again() -> None:
+    """A sick first configuration must not run on because it could not be stopped at once."""
+    machine = ApplyMachine(TIMES)
+    soak = drive(machine, machine.offered(ticket("a"), 0.0), Soak)
+    rollback = work_in(machine.failed(soak.attempt, UNHEALTHY, 0.0))
+
+    machine.failed(rollback.attempt, Nack(code=tunnel.NACK_CODE_STORAGE_FAILED), 0.0)
+
+    assert machine.next_wake_s() == TIMES.restore_first_s
+    assert isinstance(work_in(machine.tick(TIMES.restore_first_s)), Rollback)
 
 
 def test_outcome_of_an_earlier_attempt_is_ignored() -> None:
