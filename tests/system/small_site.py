@@ -59,7 +59,7 @@ def tool_server(name: str = "rogue", *, program: str = "rogue", tools: Sequence[
 
 
 def knowledge_base(name: str = "handbook", *, folder: str = "handbook") -> pb.Resource:
-    return pb.Resource(metadata=pb.Metadata(name=name), knowledge_base=pb.KnowledgeBase(folder=folder))
+    return pb.Resource(metadata=pb.Metadata(name=name), knowledge_base=pb.KnowledgeBase(folder=folder, top_k=1))
 
 
 def model(name: str = "smollm2", *, source: str = "smollm2", context_tokens: int = 2048) -> pb.Resource:
