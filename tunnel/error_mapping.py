@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -106,35 +107,36 @@ def _wrapped(handler: Handler) -> Handler:
 
 def _unary(behaviour: Callable[..., Any]) -> Callable[..., Any]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
+        async with _answering(context):
             return await behaviour(request, context)
-        except FaosError as error:
-            await abort(context, error)
-        except (grpc.aio.AbortError, grpc.RpcError):
-            raise
-        except Exception as error:  # noqa: BLE001  # the supervisor of the call
-            await _abort_internal(context, error)
 
     return call
 
 
 def _stream(behaviour: Callable[..., Any]) -> Callable[..., Any]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
+        async with _answering(context):
             replies = behaviour(request, context)
             if inspect.isawaitable(replies):
                 await replies
                 return
             async for reply in replies:
                 yield reply
-        except FaosError as error:
-            await abort(context, error)
-        except (grpc.aio.AbortError, grpc.RpcError):
-            raise
-        except Exception as error:  # noqa: BLE001  # the supervisor of the call
-            await _abort_internal(context, error)
 
     return call
+
+
+@asynccontextmanager
+async def _answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Whatever a servicer raises inside ends the call with a status."""
+    try:
+        yield
+    except FaosError as error:
+        await abort(context, error)
+    except (grpc.aio.AbortError, grpc.RpcError):
+        raise
+    except Exception as error:  # noqa: BLE001  # the supervisor of the call
+        await _abort_internal(context, error)
 
 
 async def _abort_internal(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
