@@ -5,7 +5,7 @@ deploy/control-plane.toml is the commented sample; a test loads it.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from faos_core.logs import LogFormat, LogLevel
@@ -24,7 +24,7 @@ class ControlPlaneSettings:
     tunnel_listen: str = "0.0.0.0:7443"  # nodes come from other machines; mutual TLS guards it
     admin_listen: str = "127.0.0.1:7444"
     public_addresses: tuple[str, ...] = ()  # where nodes reach the tunnel; goes into join strings
-    database_url: str | None = None  # of SQLAlchemy; None means a file in data_dir
+    database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None means a file in data_dir
     heartbeat_s: float = 15.0  # between heartbeats of an open session, 1 to 300; three missed ones end it
     received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO

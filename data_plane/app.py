@@ -74,7 +74,8 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(settings.data_dir))
         egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock))
-        storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=membership.identity.tenant))
+        tenant, url = membership.identity.tenant, settings.database_url
+        storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=tenant, database_url=url))
         embedder = await OnnxEmbedder.load(ceiling.embedder, verifier)
         stack.push_async_callback(embedder.aclose)
         models = ModelCatalogue(ceiling.models, verifier)

@@ -31,6 +31,7 @@ class NodeSettings:
     data_dir: Path  # identity, configuration, ledger and sealed store; mode 0700, on a local file system
     site_file: Path | None = None  # the site's ceiling; None: site.toml in data_dir
     socket: Path | None = None  # the local API; None: node.sock in data_dir
+    database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None: node.db in data_dir
     log_format: LogFormat = LogFormat.JSON
     log_level: LogLevel = LogLevel.INFO
     apply: ApplyTimes = field(default_factory=ApplyTimes)

@@ -1,25 +1,25 @@
 """The durable store of a plane: SQLAlchemy Core on threads that the store owns, with group commit.
 
 The engine is synchronous: one writer thread, few reader threads, an asyncio surface. What only one database engine
-does stands in `SQLiteDialect`; PostgreSQL is a second class with the same methods.
+does stands behind `faos_core.store_dialect.Dialect`.
 """
 
 import asyncio
-import os
-import sqlite3
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from faos_core.errors import FaosError, IntegrityError, InternalError, SetupError, UnavailableError, define
+from faos_core.errors import FaosError, InternalError, SetupError, UnavailableError
+from faos_core.store_dialect import KEEP, MARK, SERIAL, UNDO, Dialect, Failure
+from faos_core.store_errors import CLOSED, TRANSACTION_ENDED, UNCONFIRMED, URL_MALFORMED, URL_UNSUPPORTED
+from faos_core.store_sqlite import SQLiteDialect
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -27,167 +27,25 @@ Work = Callable[[sa.Connection], T]
 WAITING_WRITES = 10_000
 WAITING_READS = 1_000
 BATCH_WRITES = 1_000
-BUSY_TIMEOUT_MS = 5_000
-BUSY_RETRY_S = 0.01
 CLOSE_TIMEOUT_S = 30.0
-
-DISK_FULL = define(
-    "store.disk_full",
-    what="There is no space left for the database {database}.",
-    why="The disk, or the quota of the user that runs FAOS, is full. Nothing acknowledged was lost.",
-    next_step="Free space (see: df -h), then start again.",
-)
-UNAVAILABLE = define(
-    "store.unavailable",
-    what="The database {database} does not answer.",
-    why="Another process holds it, or it is restarting. What was asked for was not written.",
-    next_step="Try again. If it stays so, see who has it open: fuser -v {database}",
-)
-CORRUPT = define(
-    "store.corrupt",
-    what="The database {database} is damaged.",
-    why="Its pages do not hold together: a broken disk, or a file that is no database of FAOS.",
-    next_step="Stop FAOS, keep a copy of the file, and restore the last backup.",
-)
-DISK_FAILED = define(
-    "store.disk_failed",
-    what="The disk refused to read or write the database {database}.",
-    why="The file may not be written to, or the disk is failing.",
-    next_step="Look at the file's owner and mode (ls -l {database}) and at the kernel log (dmesg).",
-)
-CLOSED = define(
-    "store.closed",
-    what="The database {database} is not open.",
-    why="FAOS is starting or stopping.",
-    next_step="Try again when it runs.",
-)
-TRANSACTION_ENDED = define(
-    "store.transaction_ended",
-    what="A write to {database} ended the transaction that it shares with others.",
-    why="This is a defect of FAOS. What of that batch was written is not known.",
-    next_step="Report it, with the log.",
-)
-URL_UNSUPPORTED = define(
-    "store.url_unsupported",
-    what="{database} is no database that FAOS can use.",
-    why="This version keeps its data in an SQLite file.",
-    next_step="Give a URL such as sqlite:////var/lib/faos/node.db",
-)
-SCHEMA_NEWER = define(
-    "store.schema_newer",
-    what="The database {database} has schema {revision}, which this version of FAOS does not know.",
-    why="A newer version has used it. An older one could damage what it wrote.",
-    next_step="Install the newer version again, or restore the backup from before the upgrade.",
-)
-
-
-class Dialect(Protocol):
-    """What differs between database engines."""
-
-    database: str  # as a person knows it; no credentials
-
-    def prepare(self) -> None:
-        """Make what must be there before the first connection. May block."""
-
-    def engine(self, *, pool_size: int, writable: bool) -> sa.Engine:
-        """An engine whose transactions are durable at commit, or read-only snapshots."""
-
-    def purge(self, engine: sa.Engine) -> bool:
-        """Remove deleted content from every file; whether that could be finished."""
-
-    def explain(self, error: BaseException) -> FaosError | None:
-        """What a driver's error means to us; None for one that is the caller's own (a constraint, bad SQL)."""
-
-
-class SQLiteDialect:
-    """SQLite in WAL mode: readers never wait for the writer, a commit is on disk when it returns."""
-
-    def __init__(self, url: URL) -> None:
-        if not url.database or url.database == ":memory:":
-            raise SetupError(URL_UNSUPPORTED, database=url.render_as_string())
-        self._url = url
-        self.database = url.database
-
-    def prepare(self) -> None:
-        """Make the file readable by its owner alone; SQLite gives its WAL the same mode.
-
-        A file that is there is not opened: closing it again would drop the locks that SQLite holds on it in this
-        process (POSIX; https://sqlite.org/howtocorrupt.html, 2.2).
-        """
-        try:
-            with suppress(FileExistsError):
-                os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            Path(self.database).chmod(0o600)
-        except OSError as error:
-            raise SetupError(DISK_FAILED, database=self.database) from error
-
-    def engine(self, *, pool_size: int, writable: bool) -> sa.Engine:
-        engine = sa.create_engine(self._url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
-        sa.event.listen(engine, "connect", set_pragmas if writable else set_reader_pragmas)
-        sa.event.listen(engine, "begin", begin_immediate if writable else begin_deferred)
-        return engine
-
-    def purge(self, engine: sa.Engine) -> bool:
-        """Pages are zeroed where they are deleted from (secure_delete); older copies of them stand in the WAL."""
-        with closing(engine.raw_connection()) as connection:
-            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-
-    def explain(self, error: BaseException) -> FaosError | None:
-        origin = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
-        match code:
-            case sqlite3.SQLITE_FULL:
-                return SetupError(DISK_FULL, database=self.database)
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return UnavailableError(UNAVAILABLE, database=self.database)
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return IntegrityError(CORRUPT, database=self.database)
-            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return SetupError(DISK_FAILED, database=self.database)
-        return None
-
-
-def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    """Every connection: we begin transactions, not the driver; nothing temporary and nothing deleted stays on disk."""
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    switch_to_wal(connection, until_s=time.monotonic() + BUSY_TIMEOUT_MS / 1000)
-    for pragma in ("synchronous=FULL", "temp_store=MEMORY", "foreign_keys=ON", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def switch_to_wal(connection: sqlite3.Connection, *, until_s: float) -> None:
-    """The one statement that does not obey busy_timeout: two first starts at once would fail without these retries."""
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
-                raise
-            time.sleep(BUSY_RETRY_S)
-
-
-def set_reader_pragmas(connection: sqlite3.Connection, record: object) -> None:
-    set_pragmas(connection, record)
-    connection.execute("PRAGMA query_only=ON")
-
-
-def begin_immediate(connection: sa.Connection) -> None:
-    """Take the write lock at once: a later upgrade of a read lock cannot wait, it fails."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def begin_deferred(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+CONFLICT_PAUSES_S = (0.0, 0.02, 0.1, 0.5)  # before each attempt at a write alone; jittered
+CONFIRM_S = 5.0  # how long to ask what became of a transaction whose COMMIT was not answered
+CONFIRM_PAUSE_S = 0.1
 
 
 def dialect_for(url: str) -> Dialect:
-    """Raises SetupError for an engine that is not supported."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        raise SetupError(URL_UNSUPPORTED, database=parsed.render_as_string())
+    """Raises SetupError for a URL that cannot be read, and for an engine that is not supported."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        raise SetupError(URL_MALFORMED) from None  # its text would quote the URL
+    if backend == "postgresql":
+        from faos_core.store_postgres import PostgresDialect  # its driver takes time to import
+
+        return PostgresDialect(parsed)
+    if backend != "sqlite":
+        raise SetupError(URL_UNSUPPORTED, database=parsed.set(query={}).render_as_string())
     return SQLiteDialect(parsed)
 
 
@@ -207,6 +65,7 @@ class Outcome(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class WaitingWrite:
     work: Work[Any]
+    serial: bool
     outcome: asyncio.Future[Outcome[Any]]
 
 
@@ -214,20 +73,31 @@ class BatchLostError(Exception):
     """The database gave up the transaction of a whole batch; the cause says why."""
 
 
+class UnconfirmedError(Exception):
+    """Whether a transaction was committed cannot be found out; the cause says why."""
+
+
 class Store:
     """One database, one writer, group commit. Belongs to one event loop.
+
+    Other processes may have a store on the same PostgreSQL database: writes are safe from one another (see
+    `faos_core.store_postgres`). A database that goes away is unavailable until it is back; nobody need start again.
 
     Order: `async with store`, then any number of concurrent `write` and `read`; leaving waits for the writes that
     were accepted, then closes. Afterwards, and before, both raise UnavailableError (store.closed).
     """
 
-    def __init__(self, url: str, *, readers: int = 2) -> None:
-        """url: of SQLAlchemy, e.g. "sqlite:////var/lib/faos/node.db". readers: threads that read at the same time.
+    def __init__(self, url: str, *, readers: int = 2, sole: bool = False) -> None:
+        """url: of SQLAlchemy, e.g. "sqlite:////var/lib/faos/node.db" or "postgresql://faos@db.example.com/faos".
 
+        readers: threads that read at the same time, each with a connection; the writer has one more.
+        sole: no other process may open the PostgreSQL database so at the same time (an SQLite file: see who owns the
+            folder).
         Raises: SetupError for an engine that is not supported.
         """
         self._dialect = dialect_for(url)
         self._reader_count = readers
+        self._sole = sole
         self._open = False
         self._committing = False
         self._waiting: list[WaitingWrite] = []
@@ -241,7 +111,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(self._reader_count, thread_name_prefix="store-reader")
-        self._write_engine = self._dialect.engine(pool_size=1, writable=True)
+        self._write_engine = self._dialect.engine(pool_size=1, writable=True, sole=self._sole)
         self._read_engine = self._dialect.engine(pool_size=self._reader_count, writable=False)
         try:
             (await self._loop.run_in_executor(self._writer, self._connect)).unwrap()
@@ -260,20 +130,25 @@ class Store:
         finally:
             await asyncio.to_thread(self._close)
 
-    async def write(self, fn: Work[T]) -> T:
+    async def write(self, fn: Work[T], *, serial: bool = True) -> T:
         """Run `fn` in the writer thread and return what it returned, once it is durable.
 
         fn: gets a connection inside a transaction; it must not commit, and must not block on anything else. What it
-            raises undoes its own changes and is raised here; its neighbours in the batch are not touched.
+            raises undoes its own changes and is raised here; its neighbours in the batch are not touched. It may run
+            again, with nothing of its first run left in the database, where another process or a lost connection got
+            in its way: what it does besides must bear that.
+        serial: no other serial write, of whatever process, happens meanwhile: fn may read, decide and write. False: for
+            work that need not wait for other processes, because each of its statements is right whatever they write.
         At 10,000 waiting writes, further ones wait for a place. Cancelling the waiter drops a write that has not
         begun; one that has begun is written, or not, as a whole.
-        Raises: SetupError (store.disk_full, store.disk_failed), UnavailableError (store.unavailable, store.closed),
-            IntegrityError (store.corrupt): nothing was written.
+        Raises: SetupError (store.disk_full and others), UnavailableError (store.unavailable, store.closed),
+            IntegrityError (store.corrupt): nothing was written. UnavailableError (store.unconfirmed): the answer to
+            COMMIT was lost with the server, and it did not come back in 5 s; written whole, or not at all.
         """
         self._check_open()
         await self._write_slots.acquire()
         self._check_open()
-        write = WaitingWrite(fn, self._loop.create_future())
+        write = WaitingWrite(fn, serial, self._loop.create_future())
         self._waiting.append(write)
         self._idle.clear()
         if len(self._waiting) == 1:
@@ -284,20 +159,23 @@ class Store:
     async def read(self, fn: Work[T]) -> T:
         """Run `fn` in a reader thread on one consistent snapshot, and return what it returned.
 
-        fn: may only read. Raises what `write` raises, and what `fn` raises. Cancel-safe.
+        fn: may only read; it may run again where the connection was lost. Raises what `write` raises, and what `fn`
+        raises. Cancel-safe.
         """
         self._check_open()
         async with self._read_slots:
-            outcome = await self._loop.run_in_executor(self._readers, self._snapshot, fn)
+            outcome = await self._loop.run_in_executor(self._readers, self._read_snapshot, fn)
         return outcome.unwrap()
 
-    async def purge(self) -> None:
-        """Remove what was deleted before this call from every file of the database.
+    async def purge(self, *, rewrite: Sequence[sa.Table] = ()) -> None:
+        """Remove what was deleted before this call: of SQLite from every file of the database.
 
+        PostgreSQL can no longer select it, and rewrites the pages of the tables in `rewrite` (locked meanwhile: small
+        ones); its log (WAL), archives and backups keep older pages until they are recycled.
         Raises UnavailableError (store.unavailable) when a long read of the old state prevents it: call again.
         """
         self._check_open()
-        (await self._loop.run_in_executor(self._writer, self._purge)).unwrap()
+        (await self._loop.run_in_executor(self._writer, self._purge, rewrite)).unwrap()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -315,7 +193,7 @@ class Store:
             self._idle.set()
             return
         self._committing = True
-        done = self._loop.run_in_executor(self._writer, self._commit, [write.work for write in batch])
+        done = self._loop.run_in_executor(self._writer, self._commit, batch)
         done.add_done_callback(lambda outcomes: self._end_batch(batch, outcomes.result()))
 
     def _take_batch(self) -> list[WaitingWrite]:
@@ -332,58 +210,141 @@ class Store:
         self._committing = False
         self._loop.call_soon(self._begin_batch)
 
-    def _commit(self, batch: Sequence[Work[Any]]) -> list[Outcome[Any]]:
-        """In the writer thread: one transaction around all, one outcome each. Never raises."""
-        try:
-            with self._write_engine.begin() as connection:
-                return [self._attempt(work, connection) for work in batch]
-        except BatchLostError as lost:
-            cause = lost.__cause__ or lost
-        except BaseException as error:  # noqa: BLE001  (a supervisor: every waiter gets an answer)
-            cause = error
-        return [Outcome(error=self._lost(cause)) for _ in batch]
+    def _commit(self, batch: Sequence[WaitingWrite]) -> list[Outcome[Any]]:
+        """In the writer thread: one transaction around all, one outcome each. Never raises.
 
-    def _attempt(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
-        """One piece of work between savepoints. Raises BatchLostError when the savepoint went with the transaction."""
-        connection.exec_driver_sql(
-            "SAVEPOINT write_begin"
-        )  # begin_nested compiles a new name each time: twice the cost
+        After a lost connection all are tried once more; after a conflict each alone, where no neighbour's locks are
+        in the way.
+        """
+        outcomes, cause = self._attempt(batch)
+        if cause and self._dialect.failure(cause) is Failure.CONNECTION_LOST:
+            outcomes, cause = self._attempt(batch)
+        if cause and self._dialect.failure(cause) is Failure.CONFLICT:
+            return [self._commit_alone(write) for write in batch]
+        return [Outcome(error=self._lost(cause)) for _ in batch] if cause else outcomes
+
+    def _commit_alone(self, write: WaitingWrite) -> Outcome[Any]:
+        """A bounded number of attempts, with pauses between them."""
+        cause: BaseException | None = None
+        for pause_s in CONFLICT_PAUSES_S:
+            time.sleep(pause_s * random.random())  # noqa: S311  # not a secret
+            outcomes, cause = self._attempt([write])
+            if cause is None:
+                return outcomes[0]
+            if self._dialect.failure(cause) is not Failure.CONFLICT:
+                break
+        return Outcome(error=self._lost(cause)) if cause else Outcome()
+
+    def _attempt(self, batch: Sequence[WaitingWrite]) -> tuple[list[Outcome[Any]], BaseException | None]:
+        """The outcomes, or why nothing was written."""
         try:
-            outcome = Outcome(work(connection))
-        except BaseException as error:  # noqa: BLE001  (a supervisor: whatever it is, it is raised at the waiter)
-            outcome = Outcome(error=self._explained(error))
+            return self._transaction(batch), None
+        except BatchLostError as lost:
+            return [], lost.__cause__ or lost
+        except BaseException as error:  # noqa: BLE001  (a supervisor: every waiter gets an answer)
+            return [], error
+
+    def _transaction(self, batch: Sequence[WaitingWrite]) -> list[Outcome[Any]]:
+        """Returns when committed. Raises when nothing was written, or UnconfirmedError."""
+        done: list[Outcome[Any]] = []
+        transaction_id = ""
+        serial = any(write.serial for write in batch)
         try:
-            if outcome.error is not None:
-                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT write_begin")
-            connection.exec_driver_sql("RELEASE SAVEPOINT write_begin")
+            with self._write_engine.execution_options(**{SERIAL: serial}).begin() as connection:
+                transaction_id = self._dialect.transaction_id(connection)
+                done = self._work(batch, connection)
         except SQLAlchemyError as error:
-            raise BatchLostError from outcome.error or error
+            is_lost = self._dialect.failure(error) is Failure.CONNECTION_LOST
+            if not (done and is_lost and transaction_id and self._was_committed(transaction_id)):
+                raise
+        return done
+
+    def _work(self, batch: Sequence[WaitingWrite], connection: sa.Connection) -> list[Outcome[Any]]:
+        """Each piece between savepoints; a single one needs none. Raises BatchLostError."""
+        if len(batch) == 1:
+            return [self._work_alone(batch[0].work, connection)]
+        outcomes: list[Outcome[Any]] = []
+        connection.exec_driver_sql(MARK)  # begin_nested compiles a new name each time: twice the cost
+        for write in batch:
+            if outcomes:
+                self._dialect.mark_next(connection)
+            outcomes.append(self._work_between_marks(write.work, connection))
+        connection.exec_driver_sql(KEEP)
+        return outcomes
+
+    def _work_alone(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
+        outcome = self._outcome(work, connection)
+        transaction = connection.get_transaction()
+        if transaction is None or not transaction.is_active:
+            raise BatchLostError from outcome.error
+        if outcome.error is not None:
+            transaction.rollback()
         return outcome
 
+    def _work_between_marks(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
+        """Raises BatchLostError when the savepoint went with the transaction."""
+        outcome = self._outcome(work, connection)
+        if outcome.error is not None:
+            try:
+                connection.exec_driver_sql(UNDO)
+            except SQLAlchemyError:
+                raise BatchLostError from outcome.error
+        return outcome
+
+    def _outcome(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
+        """Raises BatchLostError for a failure that the batch's transaction cannot outlive."""
+        try:
+            return Outcome(work(connection))
+        except BaseException as error:  # a supervisor: whatever it is, it is raised at the waiter
+            if self._dialect.failure(error) is not Failure.FINAL:
+                raise BatchLostError from error
+            return Outcome(error=self._explained(error))
+
+    def _was_committed(self, transaction_id: str) -> bool:
+        """The connection was lost while COMMIT was under way. Raises UnconfirmedError."""
+        end_s = time.monotonic() + CONFIRM_S
+        while True:
+            cause: SQLAlchemyError | None = None
+            try:
+                committed = self._dialect.committed(self._write_engine, transaction_id)
+                if committed is not None:
+                    return committed
+            except SQLAlchemyError as error:
+                cause = error
+            if time.monotonic() > end_s:
+                raise UnconfirmedError from cause
+            time.sleep(CONFIRM_PAUSE_S)
+
+    def _read_snapshot(self, work: Work[T]) -> Outcome[T]:
+        """In a reader thread. Never raises. After a lost connection, once more."""
+        outcome = self._snapshot(work)
+        if outcome.error and self._dialect.failure(outcome.error) is Failure.CONNECTION_LOST:
+            outcome = self._snapshot(work)
+        return Outcome(error=self._explained(outcome.error)) if outcome.error else outcome
+
     def _snapshot(self, work: Work[T]) -> Outcome[T]:
-        """In a reader thread. Never raises."""
         try:
             with self._read_engine.connect() as connection:
                 return Outcome(work(connection))
         except BaseException as error:  # noqa: BLE001  (a supervisor: whatever it is, it is raised at the waiter)
-            return Outcome(error=self._explained(error))
+            return Outcome(error=error)
 
     def _connect(self) -> Outcome[None]:
         """In the writer thread: the first connection, so that a database that cannot be used is known at once."""
         try:
             self._dialect.prepare()
-            with self._write_engine.begin():
+            with self._write_engine.execution_options(**{SERIAL: False}).begin():  # whoever migrates is not waited for
                 return Outcome(None)
-        except (FaosError, SQLAlchemyError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001  (a supervisor: it is raised where the store is opened)
             return Outcome(error=self._explained(error))
 
-    def _purge(self) -> Outcome[None]:
+    def _purge(self, rewrite: Sequence[sa.Table]) -> Outcome[None]:
         """In the writer thread, between batches."""
         try:
-            if self._dialect.purge(self._write_engine):
+            if self._dialect.purge(self._write_engine, rewrite):
                 return Outcome(None)
-            return Outcome(error=UnavailableError(UNAVAILABLE, database=self._dialect.database))
-        except (SQLAlchemyError, sqlite3.Error) as error:
+            return Outcome(error=self._dialect.unavailable())
+        except Exception as error:  # noqa: BLE001  (a supervisor: it is raised where the purge was asked for)
             return Outcome(error=self._explained(error))
 
     def _explained(self, error: BaseException) -> BaseException:
@@ -398,9 +359,14 @@ class Store:
         """A fresh error for each waiter of a batch that was not committed."""
         if isinstance(cause, FaosError):
             return type(cause)(cause.code, **cause.fields)
-        ours = self._dialect.explain(cause) or InternalError(TRANSACTION_ENDED, database=self._dialect.database)
+        ours = self._unconfirmed() if isinstance(cause, UnconfirmedError) else self._dialect.explain(cause)
+        ours = ours or InternalError(TRANSACTION_ENDED, database=self._dialect.database)
         ours.__cause__ = cause
         return ours
+
+    def _unconfirmed(self) -> UnavailableError:
+        passing = self._dialect.unavailable()
+        return UnavailableError(UNCONFIRMED, **passing.fields)
 
     def _close(self) -> None:
         """In a thread of its own, where a cancellation of the waiter does not cut it off."""
@@ -408,39 +374,3 @@ class Store:
         self._writer.shutdown()
         self._read_engine.dispose()
         self._write_engine.dispose()
-
-
-def migrate(url: str, script_location: Path, *, version_table: str = "alembic_version") -> None:
-    """Bring the schema to the newest revision in `script_location`, in one transaction. Blocks: call in a thread.
-
-    The folder's `env.py` finds the open connection in `context.config.attributes["connection"]`, and the table's name
-    in `attributes["version_table"]`. Several processes may call at once: one migrates, the others wait for it.
-    Raises: SetupError (store.schema_newer: nothing was changed), and as `Store` does.
-    """
-    dialect = dialect_for(url)
-    dialect.prepare()
-    engine = dialect.engine(pool_size=1, writable=True)
-    try:
-        with engine.begin() as connection:
-            upgrade(connection, script_location, version_table, database=dialect.database)
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise dialect.explain(error) or error from error
-    finally:
-        engine.dispose()
-
-
-def upgrade(connection: sa.Connection, script_location: Path, version_table: str, *, database: str) -> None:
-    """The part of `migrate` inside the transaction."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config(attributes={"connection": connection, "version_table": version_table})
-    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    context = MigrationContext.configure(connection, opts={"version_table": version_table})
-    for revision in context.get_current_heads():
-        if revision not in known:
-            raise SetupError(SCHEMA_NEWER, database=database, revision=revision)
-    command.upgrade(config, "head")

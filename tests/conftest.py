@@ -6,6 +6,7 @@ import pytest
 
 from tests.parts import have
 
+pytest_plugins = ("tests.servers.databases",)
 MISSING = pytest.StashKey[set[str]]()
 
 

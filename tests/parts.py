@@ -6,6 +6,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from tests.servers import postgres
+
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("FAOS_ASSETS", ROOT / ".cache" / "models"))
 
@@ -33,6 +35,7 @@ CHECKS = {
     "namespaces": lambda: runs("unshare", "--user", "--map-root-user", "--net", "--mount", "ip", "link", "show"),
     "grpcurl": lambda: runs("grpcurl", "-version"),
     "mcp-server-time": lambda: bool(shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))),
+    "postgres": postgres.is_here,
     "model": has_model,
     "embedder": has_embedder,
 }

@@ -21,7 +21,6 @@ from faos_core.store import Store
 
 GENESIS = bytes(32)  # the leaf before the first
 MAX_TEXT = 255  # characters of one column
-POSTGRES_LOCK = 0x6661_6F73_6175_6474  # "faosaudt": advisory lock, so that two processes cannot fork the chain
 
 
 def record(
@@ -36,10 +35,15 @@ def record(
 ) -> AuditRecord:
     """Append within the caller's transaction: when this raises, or the transaction fails, nothing was done.
 
-    at: aware; None means now. Text beyond 255 characters is cut.
+    Only in serial writes (`Store.write`), which one process at a time does; elsewhere the primary key would refuse the
+    record of whoever comes second, never fork the chain.
+    at: aware; None means now. Text beyond 255 characters is cut, and NUL, which PostgreSQL cannot hold, replaced.
     """
     sequence, previous = _head(connection)
-    texts = {name: text[:MAX_TEXT] for name, text in (("actor", actor), ("tenant", tenant), ("target", target))}
+    texts = {
+        name: text[:MAX_TEXT].replace("\0", "\ufffd")
+        for name, text in (("actor", actor), ("tenant", tenant), ("target", target))
+    }
     entry = AuditRecord(sequence + 1, at or datetime.now(UTC), action=action, outcome=outcome, **texts)
     connection.execute(audit_records.insert().values(leaf_sha256=leaf_of(entry, previous), **_columns(entry)))
     return entry
@@ -47,8 +51,6 @@ def record(
 
 def _head(connection: sa.Connection) -> tuple[int, bytes]:
     """Sequence and leaf of the last record."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(POSTGRES_LOCK)))
     columns = (audit_records.c.sequence, audit_records.c.leaf_sha256)
     last = connection.execute(sa.select(*columns).order_by(columns[0].desc()).limit(1)).one_or_none()
     return (last.sequence, last.leaf_sha256) if last else (0, GENESIS)

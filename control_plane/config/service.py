@@ -81,7 +81,8 @@ class Cached:
 
 
 class ConfigService:
-    """Safe for concurrent use on one event loop. Applies go one after the other, in the store's writer."""
+    """Safe for concurrent use on one event loop, and by several control planes over one database and one key folder:
+    applies are serial writes of the store, so each sees the one before whole."""
 
     def __init__(self, store: Store, keys_dir: Path, clock: Clock) -> None:
         """keys_dir: holds one folder of signing keys per tenant."""
@@ -206,7 +207,7 @@ class ConfigService:
         _, timestamp = await self._store.read(lambda connection: last_metadata(connection, tenant, "timestamp"))
         if not timestamp:
             return TIMESTAMP_REFRESH
-        age = now - (trust.expires_at(timestamp) - trust.TIMESTAMP_LIFETIME)
+        age = _age(timestamp, now)
         if age < TIMESTAMP_REFRESH:
             return TIMESTAMP_REFRESH - age
         try:
@@ -227,6 +228,8 @@ class ConfigService:
             except SetupError as error:
                 log.error("config.not_renewed", extra={names.TENANT: tenant, names.CODE: error.code.code})
         version, timestamp = last_metadata(connection, tenant, "timestamp")
+        if _age(timestamp, now) < TIMESTAMP_REFRESH:
+            return  # another process was first, or the renewal above signed it
         keys = trust.load_tenant_keys(self._keys_dir / tenant)
         fresh = trust.resign_timestamp(keys, timestamp, timestamp_version=version + 1, now=now)
         store_metadata(connection, tenant, "timestamp", version + 1, fresh)
@@ -313,6 +316,11 @@ class ConfigService:
             return _with_changes(connection, tenant, rows)[0]
 
         return await self._store.read(fetch)
+
+
+def _age(timestamp: bytes, now: datetime) -> timedelta:
+    """Since it was signed."""
+    return now - (trust.expires_at(timestamp) - trust.TIMESTAMP_LIFETIME)
 
 
 def _plan(connection: sa.Connection, tenant: str, bodies: Sequence[Body]) -> Plan:

@@ -105,9 +105,12 @@ def create_tenant_keys(directory: Path, *, now: datetime) -> bytes:
     """
     if (directory / ROOT_FILE).exists():
         return (directory / ROOT_FILE).read_bytes()
-    files = _new_keys(now)
-    Disk().put_folder(directory, files)
-    return files[ROOT_FILE]
+    try:
+        Disk().put_folder(directory, _new_keys(now))
+    except OSError:
+        if not (directory / ROOT_FILE).exists():
+            raise
+    return (directory / ROOT_FILE).read_bytes()  # perhaps of another process, which made them meanwhile
 
 
 def _new_keys(now: datetime) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faos_core.store import migrate
+from faos_core.migrate import migrate
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -10,6 +10,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate_schema(url: str) -> None:
     """Create or upgrade the control plane's tables, in one transaction. Blocks: call in a thread, before the store.
 
-    Raises: what `faos_core.store.migrate` raises.
+    Raises: what `faos_core.migrate.migrate` raises.
     """
     migrate(url, MIGRATIONS)

@@ -28,7 +28,11 @@ INLINE_OFFER_BYTES = 2 * 1024 * 1024
 
 
 class FleetService:
-    """Safe for concurrent use by any number of sessions."""
+    """Safe for concurrent use by any number of sessions, of any number of control planes over one database.
+
+    What nodes report is written without waiting for other processes: each write touches the rows of one node, and
+    updates that node's row first, which locks it.
+    """
 
     def __init__(self, store: Store, desired: Desired, clock: Clock) -> None:
         self._store = store
@@ -65,7 +69,7 @@ class FleetService:
             _witness(connection, identity, hello.ledger_head)
             return frozenset(connection.execute(refused).scalars())
 
-        return await self._store.write(write)
+        return await self._store.write(write, serial=False)
 
     async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
         """Record what became of an offer: on the node, and in its history by revision."""
@@ -78,7 +82,7 @@ class FleetService:
             connection.execute(sa.update(nodes).where(_is(identity)).values(on_node))
             _remember(connection, identity, status.revision, columns)
 
-        await self._store.write(write)
+        await self._store.write(write, serial=False)
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
         values = {
@@ -91,7 +95,7 @@ class FleetService:
             connection.execute(sa.update(nodes).where(_is(identity)).values(values))
             _witness(connection, identity, heartbeat.ledger_head)
 
-        await self._store.write(write)
+        await self._store.write(write, serial=False)
 
     async def held_back(self, identity: NodeIdentity, target: Target, kinds: frozenset[int]) -> None:
         """The node is too old for what it should run; shown as a refusal that names the kind."""
@@ -99,16 +103,16 @@ class FleetService:
         status.nack.code = tunnel.NACK_CODE_KIND_UNKNOWN
         status.nack.failed_to_reach = tunnel.APPLY_STATE_RECEIVED
         columns = {**_status(status, self._clock.now()), "nack_kind": min(kinds)}
-        await self._store.write(
-            lambda connection: connection.execute(sa.update(nodes).where(_is(identity)).values(columns))
-        )
+        await self._update(identity, columns)
 
     async def left(self, identity: NodeIdentity) -> None:
         self._labels.pop(identity, None)
         values = {"last_seen_at": self._clock.now()}
-        await self._store.write(
-            lambda connection: connection.execute(sa.update(nodes).where(_is(identity)).values(values))
-        )
+        await self._update(identity, values)
+
+    async def _update(self, identity: NodeIdentity, values: Mapping[str, Any]) -> None:
+        update = sa.update(nodes).where(_is(identity)).values(values)
+        await self._store.write(lambda connection: connection.execute(update).rowcount, serial=False)
 
     async def target(self, identity: NodeIdentity) -> Target | None:
         material = await self._desired.offer_material(identity.tenant)

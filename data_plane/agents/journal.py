@@ -132,8 +132,8 @@ class Journal:
             raise InvalidError(PAGE_TOKEN_MALFORMED)
 
         def read(connection: sa.Connection) -> list[RunRecord]:
-            page = {"before": page_token or "run-~", "size": page_size + 1}
-            rows = connection.execute(SELECT_PAGE, page).all()
+            page = SELECT_RUNS.where(runs.c.id < page_token) if page_token else SELECT_RUNS
+            rows = connection.execute(page.limit(page_size + 1)).all()
             return [self._open_run(connection, row).run for row in rows]
 
         found = await self._store.read(read)
@@ -292,9 +292,7 @@ SELECT_BY_KEY = sa.select(runs).where(
     runs.c.agent == sa.bindparam("agent"), runs.c.idempotency_index == sa.bindparam("key")
 )
 SELECT_RUNNING = sa.select(runs).where(runs.c.state == RunState.RUNNING.value).order_by(runs.c.id)
-SELECT_PAGE = (
-    sa.select(runs).where(runs.c.id < sa.bindparam("before")).order_by(runs.c.id.desc()).limit(sa.bindparam("size"))
-)
+SELECT_RUNS = sa.select(runs).order_by(runs.c.id.desc())
 COUNT_FINISHED = sa.select(sa.func.count()).select_from(runs).where(runs.c.state != RunState.RUNNING.value)
 SELECT_STEP = sa.select(steps).where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE)
 SELECT_STEPS = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from data_plane.storage.errors import ERASABLE_TWICE, SUBJECT_EMPTY
 from data_plane.storage.keys import KeyRing
+from data_plane.storage.models import data_keys
 from faos_core.errors import InternalError, InvalidError
 from faos_core.store import Store
 
@@ -64,14 +65,16 @@ async def erase_subject(store: Store, keys: KeyRing, subject: str) -> None:
     """Destroy the subject's key and remove its rows, in one transaction; then purge the files of what was deleted.
 
     When it returns, nothing that was sealed for the subject can be opened, from any copy of this database that was
-    made afterwards or without the site key. Idempotent: call again after a failure.
+    made afterwards or without the site key. On PostgreSQL, "this database" are its tables: the server's log (WAL) and
+    its archive hold the wrapped key until they are recycled, and it opens with the site key only, which is not there.
+    Idempotent: call again after a failure.
     Raises: InvalidError (storage.subject_empty), and as `Store.write` and `Store.purge` do.
     """
     if not subject:
         raise InvalidError(SUBJECT_EMPTY)
     erased = Subject(subject, keys.subject_index(subject))
     await store.write(lambda connection: erase_in(connection, keys, erased))
-    await store.purge()
+    await store.purge(rewrite=[data_keys])
 
 
 def erase_in(connection: sa.Connection, keys: KeyRing, subject: Subject) -> None:

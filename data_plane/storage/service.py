@@ -13,7 +13,8 @@ from data_plane.storage.keys import KeyRing, SiteKey, check_site_key, load_site_
 from data_plane.storage.models import data_keys
 from data_plane.storage.sealer import Sealer
 from faos_core.ids import TenantName
-from faos_core.store import Store, migrate
+from faos_core.migrate import migrate
+from faos_core.store import Store
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 DATABASE_FILE = "node.db"
@@ -34,14 +35,19 @@ class Storage:
 
 
 @asynccontextmanager
-async def open_storage(data_dir: Path, *, tenant: TenantName) -> AsyncIterator[Storage]:
-    """Migrate and open the database in `data_dir`, and load the site key beside it; both are made at first start.
+async def open_storage(
+    data_dir: Path, *, tenant: TenantName, database_url: str | None = None
+) -> AsyncIterator[Storage]:
+    """Migrate and open the node's database, and load the site key of `data_dir`; both are made at first start.
 
-    Raises: SetupError (the key file, the disk, a newer schema), IntegrityError (the key of another database, a
-        damaged file), UnavailableError (another process holds the database).
+    database_url: None means a file in `data_dir`. One on a PostgreSQL server belongs to this node alone while it is
+    open, and the site key stays in `data_dir`: what the server holds, and its backups, open with that file only.
+    Raises: SetupError (the key file, the disk, a newer schema, a database that another node uses), IntegrityError (the
+        key of another database, a damaged file), UnavailableError (the database does not answer).
     """
-    await asyncio.to_thread(prepare, data_dir)
-    async with Store(database_url(data_dir)) as store:
+    url = database_url or file_url(data_dir)
+    await asyncio.to_thread(prepare, data_dir, url)
+    async with Store(url, sole=True) as store:
         key_path = data_dir / SITE_KEY_FILE
         holds_data = await store.read(has_data_keys)
         site_key = await asyncio.to_thread(load_site_key, key_path, may_create=not holds_data)
@@ -50,12 +56,12 @@ async def open_storage(data_dir: Path, *, tenant: TenantName) -> AsyncIterator[S
         yield Storage(store, sealer, keys)
 
 
-def prepare(data_dir: Path) -> None:
+def prepare(data_dir: Path, url: str) -> None:
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrate(database_url(data_dir), MIGRATIONS)
+    migrate(url, MIGRATIONS, sole=True)
 
 
-def database_url(data_dir: Path) -> str:
+def file_url(data_dir: Path) -> str:
     return sa.URL.create("sqlite", database=str(data_dir / DATABASE_FILE)).render_as_string()
 
 

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 import data_plane
 from data_plane.storage.metadata import metadata
 from data_plane.storage.service import MIGRATIONS
-from faos_core.store import migrate
+from faos_core.migrate import migrate
 
 
 def import_tables() -> None:
