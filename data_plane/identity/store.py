@@ -91,6 +91,7 @@ class IdentityStore:
     def _read(self) -> Membership:
         facts = json.loads(self._bytes("identity.json"))
         credentials = Credentials(self._bytes("node.pem"), self._bytes("node.key"), self._bytes("ca.pem"))
+        _check_pair(credentials)
         ca = x509.load_pem_x509_certificate(credentials.ca_pem)
         return Membership(
             identity=NodeIdentity.parse(facts["spiffe_id"]),
@@ -104,3 +105,11 @@ class IdentityStore:
 
     def _bytes(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
+
+
+def _check_pair(credentials: Credentials) -> None:
+    """A node whose certificate or key cannot be used would dial for ever and never say why. Raises ValueError."""
+    certificate = x509.load_pem_x509_certificates(credentials.chain_pem)[0]
+    key = serialization.load_pem_private_key(credentials.key_pem, password=None)
+    if key.public_key() != certificate.public_key():
+        raise ValueError("the certificate is for another key")

@@ -20,7 +20,7 @@ from tests.e2e.processes import (
     up_once,
 )
 
-pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow, pytest.mark.timeout(400)]
 
 STAYS = "stays up until Ctrl-C"
 

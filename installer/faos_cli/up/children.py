@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,17 @@ class Child:
         self.command = command
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
+        self._began_s = 0.0
 
     @property
     def pid(self) -> int:
         """0 before it was started."""
         return self._process.pid if self._process else 0
+
+    @property
+    def age_s(self) -> float:
+        """Since it was started last."""
+        return time.monotonic() - self._began_s
 
     @property
     def is_running(self) -> bool:
@@ -51,7 +58,7 @@ class Child:
         with told_by_path(self.command.log):
             trim(self.command.log)
             with self.command.log.open("ab") as log:
-                self._log_start = log.tell()
+                self._log_start, self._began_s = log.tell(), time.monotonic()
                 self._process = await asyncio.create_subprocess_exec(
                     *module,
                     *self.command.arguments,

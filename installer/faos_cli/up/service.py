@@ -216,15 +216,17 @@ class Up:
     async def _stay_up(self) -> None:
         """Until cancelled. A process that ends by itself is started again, unless it ends at once."""
         self._screen.line("Everything stays up until Ctrl-C.")
-        async with asyncio.TaskGroup() as group:
-            for child in self._children:
-                group.create_task(self._keep_up(child), name=child.command.title)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in self._children:
+                    group.create_task(self._keep_up(child), name=child.command.title)
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def _keep_up(self, child: Child) -> None:
         while True:
-            began_s = time.monotonic()
             failure = await child.ended()
-            if time.monotonic() - began_s < RESTART_AFTER_S:
+            if child.age_s < RESTART_AFTER_S:
                 raise failure
             self._screen.line(f"{failure.what} {failure.why} Starting it again.")
             await child.start()
