@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from faos_cli.errors import CONTEXT_FILE_MISSING, CONTEXT_INCOMPLETE, CONTEXT_MISSING, CONTEXT_UNUSABLE
+from faos_core.disk import Disk
 from faos_core.errors import SetupError
 
 T = TypeVar("T")
@@ -114,9 +115,7 @@ def absolute(base: Path, value: str) -> Path:
 
 
 def write_context(file: Path, context: Context) -> None:
-    """Whole or not at all. Raises OSError."""
+    """Whole or not at all, mode 0600. Raises OSError."""
     facts = {key: str(value) for key, value in asdict(context).items() if value is not None and key != "file"}
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(file)
+    Disk().put(file.parent, {file.name: (json.dumps(facts, indent=1) + "\n").encode()})

@@ -1,6 +1,5 @@
 """Where everything of one `faos up` lies: one data folder, a folder in it for each part."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import faos_cli
 from faos_cli.up.errors import DISK_FULL, FOLDER_UNUSABLE, QUICKSTART_MISSING
+from faos_core.disk import Disk
 from faos_core.errors import SetupError
 
 NEEDED_BYTES = 200 << 20
@@ -113,9 +113,5 @@ def disk_full(path: Path) -> SetupError:
 
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all, mode 0600. Raises SetupError."""
-    fresh = path.with_name(f".{path.name}.new")
     with told_by_path(path):
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        fresh.replace(path)
+        Disk().put(path.parent, {path.name: text.encode()})
