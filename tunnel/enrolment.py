@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.errors import FaosError, IntegrityError, UnavailableError
 from faos_core.ids import NodeIdentity
-from tunnel.client import DIAL_TIMEOUT_S, DOOR, ENROLL, open_channel, reached
+from tunnel.client import DIAL_TIMEOUT_S, DOOR, ENROLL, open_channel, parsed, reached
 from tunnel.egress import Sealer
 from tunnel.errors import CERTIFICATE_REFUSED, CONTROL_PLANE_UNREACHABLE
 from tunnel.identity import enrolment_key, fingerprint_words, key_pem, public_der, to_pem
@@ -58,14 +58,12 @@ async def _call(
     request = tunnel.EnrollRequest(token_id=join.token_id, secret=join.secret, csr_der=csr_der)
     raw = await sealer.seal(request, door=DOOR, destination=address, method=ENROLL)
     async with open_channel(address, credentials) as channel:
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, tunnel.EnrollResponse] = channel.unary_unary(
-            ENROLL, response_deserializer=tunnel.EnrollResponse.FromString
-        )
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROLL)
         try:
             answer = await method(raw, timeout=DIAL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise reached(error, address) from error
-    return answer
+    return parsed(tunnel.EnrollResponse, answer)
 
 
 def accept(

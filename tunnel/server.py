@@ -7,7 +7,7 @@ sessions; a session itself costs one coroutine.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -118,7 +118,7 @@ class TunnelServer:
         """Ask the fleet again what the connected nodes of a tenant shall run, and offer it."""
         for identity, live in list(self._live.items()):
             if identity.tenant == tenant:
-                await live.desire(await self._fleet.target(identity))
+                await live.surely(self._desire(live, identity))
 
     def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         enroll = grpc.unary_unary_rpc_method_handler(
@@ -178,7 +178,10 @@ class TunnelServer:
         while True:
             await self._clock.sleep(TICK_S)
             for live in list(self._live.values()):
-                await live.tick()
+                await live.surely(live.tick())
+
+    async def _desire(self, live: "_LiveSession", identity: NodeIdentity) -> None:
+        await live.desire(await self._fleet.target(identity))
 
     async def _stop(self, server: grpc.aio.Server) -> None:
         for live in list(self._live.values()):
@@ -231,6 +234,14 @@ class _LiveSession:
 
     async def tick(self) -> None:
         await self._perform(self._machine.tick(self._clock.monotonic_s()))
+
+    async def surely(self, work: Awaitable[None]) -> None:
+        """What fails ends this session and nothing else: the node comes back, and is asked and told afresh."""
+        try:
+            await work
+        except FaosError as error:
+            log.warning("session.failed", extra={names.NODE: self._identity.node, names.CODE: error.code.code})
+            await self.close(error)
 
     async def drain(self) -> None:
         await self._write(tunnel.CloudFrame(drain=tunnel.Drain(retry_after_seconds=1)))

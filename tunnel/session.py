@@ -16,6 +16,7 @@ from tunnel.errors import FRAME_UNEXPECTED, HEARTBEAT_MISSED
 PROTOCOL = 1
 HELLO_DEADLINE_S = 15.0
 MISSED_HEARTBEATS = 3
+MOST_HEARTBEAT_S = 300.0  # whatever the control plane asks for
 MAX_NONCE_BYTES = 64  # the node echoes it in each status, and keeps each status in its ledger
 OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long may be offered it again
 
@@ -234,7 +235,11 @@ class CloudSession:
         return self._is_there(target) or target.revision in self.refused
 
     def _is_there(self, target: Target) -> bool:
-        return self._config.running_revision == self._config.healthy_revision == target.revision
+        """By number and by content: a control plane restored from a backup may have given the number again. Nodes
+        before version 0.2 do not tell the content."""
+        facts = self._config
+        same_content = facts.running_manifest_sha256 in (b"", target.manifest_sha256)
+        return same_content and facts.running_revision == facts.healthy_revision == target.revision
 
     def _park(self, target: Target) -> list[CloudEffect]:
         """The node rolled it back while nobody listened: record why it will not be offered."""
@@ -358,7 +363,7 @@ class NodeSession:
 
     def _welcomed(self, welcome: tunnel.Welcome) -> list[NodeEffect]:
         self.phase = Phase.OPEN
-        self.heartbeat_s = max(1.0, float(welcome.heartbeat_seconds))
+        self.heartbeat_s = min(max(1.0, float(welcome.heartbeat_seconds)), MOST_HEARTBEAT_S)
         return [Welcomed(welcome)]
 
     def _greeted_wrongly(self, frame: tunnel.CloudFrame, kind: str | None) -> list[NodeEffect]:

@@ -37,6 +37,7 @@ def server_options(*, max_receive_bytes: int, max_send_bytes: int) -> Sequence[t
         ("grpc.max_send_message_length", max_send_bytes),
         *KEEPALIVE_OPTIONS,
         ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
+        ("grpc.http2.max_ping_strikes", 0),  # pings that a stalled machine sends late, in a bunch, are no attack
         ("grpc.so_reuseport", 0),  # two servers on one port is a mistake here, not a feature
     )
 

@@ -58,10 +58,10 @@ def parse_call(text: str, tools: Sequence[ToolDefinition], *, may_answer: bool) 
 
 
 def takes_nothing(tool: ToolDefinition) -> bool:
-    """Whether {} is the only thing to say to it, so that no model needs to be asked."""
+    """Whether it declares no argument: {} is all there is to say to it, and no model needs to be asked."""
     schema = tool.input_schema
-    declares_nothing = schema.get("properties") == {} or schema.get("additionalProperties") is False
-    return set(schema) <= EMPTY_SCHEMA_KEYS and not schema.get("properties") and declares_nothing
+    declares = schema.get("properties") or schema.get("additionalProperties")
+    return set(schema) <= EMPTY_SCHEMA_KEYS and not declares
 
 
 def _branch(name: str, schema: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
     for field, name, allowed in _references(resource, ceiling):
         if name not in allowed:
             return _nack(resource, tunnel.NACK_CODE_NAME_NOT_IN_CEILING, path=f"spec.{field}")
+    if resource.model.context_tokens > ceiling.limits.context_tokens:
+        return _nack(resource, tunnel.NACK_CODE_ABOVE_CEILING, path="spec.contextTokens")
     return None
 
 

@@ -72,6 +72,7 @@ class Limits:
     max_seconds: int = 900
     concurrent_runs: int = 64
     tool_result_bytes: int = 65536
+    context_tokens: int = 32768  # of one model: what it takes of the machine's memory
 
 
 @dataclass(frozen=True, slots=True)

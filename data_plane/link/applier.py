@@ -126,6 +126,7 @@ class Applier:
         return ConfigFacts(
             attempted_revision=self._attempted_revision,
             running_revision=self._activation.running().revision,
+            running_manifest_sha256=self._activation.running().manifest_sha256,
             healthy_revision=state.healthy.revision,
             high_water_revision=state.high_water.revision,
             quarantined_manifest_sha256=state.quarantined,

@@ -86,7 +86,7 @@ class NodeSession:
         self.is_connected = is_connected
 
     def _allow_facts(self, facts: tunnel.ConfigFacts) -> None:
-        self._identifiers.allow(*facts.quarantined_manifest_sha256)
+        self._identifiers.allow(facts.running_manifest_sha256, *facts.quarantined_manifest_sha256)
 
     def _head(self) -> tunnel.LedgerHead:
         head = self._gate.head()

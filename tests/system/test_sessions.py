@@ -124,7 +124,11 @@ async def test_a_node_comes_back_by_itself_and_catches_up(tmp_path: Path) -> Non
         async with running_control_plane(tmp_path / "cp", tunnel_listen=listen) as plane:
             await plane.apply(policy("second"))
             await eventually(lambda: running.applier.facts().healthy_revision == 2)
-            seen = await plane.node(member.identity.node)
+            await eventually(lambda: healthy_at(plane, member.identity.node, 2))
 
     assert set(running.activation.running().policies) == {"first", "second"}
-    assert seen.config.healthy_revision == 2
+
+
+async def healthy_at(plane: RunningControlPlane, node: str, revision: int) -> bool:
+    """Whether the control plane has recorded it."""
+    return bool((await plane.node(node)).config.healthy_revision == revision)

@@ -398,6 +398,7 @@ class ConfigFacts(_message.Message):
     HEALTHY_REVISION_FIELD_NUMBER: _builtins.int
     HIGH_WATER_REVISION_FIELD_NUMBER: _builtins.int
     QUARANTINED_MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    RUNNING_MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     attempted_revision: _builtins.int
     """The revision last tried, whatever came of it."""
     running_revision: _builtins.int
@@ -405,6 +406,8 @@ class ConfigFacts(_message.Message):
     """Last known good: the last revision that reached HEALTHY."""
     high_water_revision: _builtins.int
     """Highest revision ever verified; never falls."""
+    running_manifest_sha256: _builtins.bytes
+    """Of the running revision: a control plane restored from a backup may know other content under that number."""
     @_builtins.property
     def quarantined_manifest_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
@@ -415,10 +418,11 @@ class ConfigFacts(_message.Message):
         healthy_revision: _builtins.int = ...,
         high_water_revision: _builtins.int = ...,
         quarantined_manifest_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
+        running_manifest_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempted_revision", b"attempted_revision", "healthy_revision", b"healthy_revision", "high_water_revision", b"high_water_revision", "quarantined_manifest_sha256", b"quarantined_manifest_sha256", "running_revision", b"running_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempted_revision", b"attempted_revision", "healthy_revision", b"healthy_revision", "high_water_revision", b"high_water_revision", "quarantined_manifest_sha256", b"quarantined_manifest_sha256", "running_manifest_sha256", b"running_manifest_sha256", "running_revision", b"running_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
