@@ -8,23 +8,19 @@ Prints a table and writes benchmarks/results/bench_ledger.json.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.report import Headline, keep
 from data_plane.ceiling.models import Ceiling
 from data_plane.egress import ledger_verifier
 from data_plane.egress.reader import summarise
 from data_plane.egress.service import Egress, ledger_folder, open_egress
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TASKS = (1, 16, 256)
 
 
@@ -92,16 +88,6 @@ async def read(folder: Path) -> Reading:
     return Reading(messages, times_s[1] - times_s[0], shown_s - started_s, time.perf_counter() - shown_s)
 
 
-def machine() -> dict[str, object]:
-    return {
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "release": platform.release(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-    }
-
-
 def report(measures: list[Measure], reading: Reading) -> None:
     print(f"{'tasks':>6} {'messages/s':>12} {'per CPU s':>12} {'median ms':>10} {'p99 ms':>8}")
     for row in measures:
@@ -123,15 +109,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         measures, reading = asyncio.run(run(Path(folder), options.seconds))
     report(measures, reading)
-    RESULTS.mkdir(exist_ok=True)
-    result = {
-        "benchmark": "bench_ledger",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "writing": [asdict(row) for row in measures],
-        "reading": asdict(reading),
-    }
-    (RESULTS / "bench_ledger.json").write_text(json.dumps(result, indent=2) + "\n")
+    headlines = [
+        Headline(f"ledger writes/s, {row.tasks} tasks at once", round(row.messages_per_s), "1/s") for row in measures
+    ]
+    keep("bench_ledger", headlines, writing=[asdict(row) for row in measures], reading=asdict(reading))
 
 
 if __name__ == "__main__":

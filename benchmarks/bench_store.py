@@ -1,6 +1,6 @@
 """How many durable writes a second does a node's store take?
 
-    python benchmarks/bench_store.py [--seconds 5] [--json FILE]
+    python benchmarks/bench_store.py [--seconds 5]
 
 Every write is one row of 512 bytes, acknowledged after the commit reached the disk (WAL, synchronous=FULL). One writer
 alone pays an fsync for each; many at once share them (group commit). Rows are stored in the clear, sealed with the
@@ -10,13 +10,10 @@ thread without any database.
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from benchmarks.report import Headline, keep
 from data_plane.storage.sealed import Sealed
 from data_plane.storage.service import Storage, open_storage
 from faos_core.ids import TenantName
@@ -112,20 +110,9 @@ async def measure_all(folder: Path, seconds: float) -> list[Result]:
         ]
 
 
-def machine() -> dict[str, object]:
-    return {
-        "cpus": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load_1m": round(os.getloadavg()[0], 1),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="per row of the table")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         floor = fsyncs_per_s(Path(folder), min(1.0, options.seconds))
@@ -134,15 +121,9 @@ def main() -> None:
     for r in results:
         print(f"{r.what:<20}{r.writers:>8}{r.writes_per_s:>10,.0f}{r.p50_ms:>9.2f}{r.p99_ms:>9.2f}")
     print(f"fsyncs/s of this disk, one thread: {floor:,.0f}")
-    report = {
-        "benchmark": "store",
-        "machine": machine(),
-        "row_bytes": ROW_BYTES,
-        "fsyncs_per_s": floor,
-        "results": [asdict(result) for result in results],
-    }
-    text = json.dumps(report, indent=2)
-    options.json.write_text(text + "\n") if options.json else print(text)
+    headlines = [Headline(f"{r.what}, {r.writers} at once", r.writes_per_s, "writes/s") for r in results]
+    figures = {"row_bytes": ROW_BYTES, "fsyncs_per_s": floor, "results": [asdict(result) for result in results]}
+    keep("bench_store", headlines, **figures)
 
 
 if __name__ == "__main__":

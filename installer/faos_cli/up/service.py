@@ -207,7 +207,14 @@ class Up:
         from faos_cli.up.closing import as_json
 
         if file := self._options.json_file:
-            facts = {"ok": not outcome.failed, **times, "steps_s": self._screen.times_s, **as_json(outcome)}
+            began_at = time.time() - (time.monotonic() - self._began_s)
+            facts = {
+                "ok": not outcome.failed,
+                "began_at": began_at,
+                **times,
+                "steps_s": self._screen.times_s,
+                **as_json(outcome),
+            }
             facts |= {"ports": {"tunnel": self._memory.tunnel_port, "admin": self._memory.admin_port}}
             with told_by_path(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
