@@ -34,7 +34,9 @@ CHECKS = {
     "bwrap": lambda: runs("bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"),
     "namespaces": lambda: runs("unshare", "--user", "--map-root-user", "--net", "--mount", "ip", "link", "show"),
     "grpcurl": lambda: runs("grpcurl", "-version"),
-    "mcp-server-time": lambda: bool(shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))),
+    "mcp-server-time": lambda: bool(
+        shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))
+    ),
     "postgres": postgres.is_here,
     "model": has_model,
     "embedder": has_embedder,

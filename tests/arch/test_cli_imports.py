@@ -1,7 +1,7 @@
 import json
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -61,11 +61,16 @@ def test_commands_that_speak_to_a_plane_import_none(tmp_path_factory: pytest.Tem
 
 
 def test_help_is_quick() -> None:
-    """The issue's figure. The best of a few counts: another process may have the cores."""
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "faos_cli", "--help"], capture_output=True, check=True)
-        took.append(time.monotonic() - began)
+    """The issue's figure, in processor time of the command alone: others may have the cores while tests run."""
+    took = [processor_time_s([sys.executable, "-m", "faos_cli", "--help"]) for _ in range(5)]
 
     assert min(took) < HELP_LIMIT_S
+
+
+def processor_time_s(command: list[str]) -> float:
+    """Of the command and what it waits for, in user and kernel mode."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime

@@ -28,9 +28,7 @@ def cloud(**fields: object) -> CloudSession:
 def hello(running: int = 0, quarantined: tuple[bytes, ...] = (), healthy: int | None = None) -> tunnel.NodeFrame:
     """healthy: None for what runs."""
     good = running if healthy is None else healthy
-    facts = tunnel.ConfigFacts(
-        running_revision=running, healthy_revision=good, quarantined_manifest_sha256=quarantined
-    )
+    facts = tunnel.ConfigFacts(running_revision=running, healthy_revision=good, quarantined_manifest_sha256=quarantined)
     return tunnel.NodeFrame(hello=tunnel.Hello(kinds=KINDS, config=facts))
 
 
