@@ -241,6 +241,6 @@ def parameters_of(path: Path, context_tokens: int, threads: int) -> Any:
 def default_threads() -> int:
     """One core fewer than this process may use. llama.cpp's threads spin where they meet, hundreds of times a token, so
     a thread that has lost its core to somebody else costs the others their whole time slice. Measured on 2 cores with
-    a busy neighbour: 2 threads 1.5 tokens/s, 1 thread 48; idle: 125 and 70."""
+    busy neighbours: 2 threads 1.5 tokens/s, 1 thread 48."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores - 1)
