@@ -12,9 +12,8 @@ import click
 import pytest
 
 from faos_cli.__main__ import faos
-from faos_core.errors import REGISTRY
 from tests.arch.sources import ROOT, product
-from tests.arch.test_errors import import_everything
+from tests.arch.test_errors import registered
 
 PAPERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MAKEFILE = ROOT / "Makefile"
@@ -135,8 +134,7 @@ ADVICE = re.compile(r"""(?<!version of )\bfaos (?:-|[a-z])[^`'",;:()]*""")
 
 def advice() -> Iterator[tuple[str, str]]:
     """Code → each `faos …` in its last sentence, up to where prose goes on."""
-    import_everything()
-    for entry in REGISTRY.values():
+    for entry in registered():
         for found in ADVICE.findall(entry.next_step):
             yield entry.code, found.strip().rstrip(".")
 
