@@ -37,6 +37,9 @@ proto: .venv/dev.stamp ## Generate the stubs from the .proto files
 bench: .venv/dev.stamp parts ## Benchmarks: a table and JSON under benchmarks/results/
 	@$(BIN)/python benchmarks/run_all.py $(ARGS)
 
+sim: .venv/dev.stamp ## Simulate sessions and applying by seed (SEEDS=n FIRST=k; TRACE=1: every event; MUTANTS=1: find planted defects)
+	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) $(if $(TRACE),--trace) $(if $(MUTANTS),--mutants)
+
 parts: .venv/dev.stamp ## The real parts that tests use and that need no root
 	@scripts/provision.sh user
 
@@ -56,4 +59,4 @@ $(UV): requirements/uv.lock
 .venv/dev.stamp: $(UV) requirements/dev.lock pyproject.toml
 	@scripts/install.sh dev
 
-.PHONY: help up test check lint format proto bench parts lock clean
+.PHONY: help up test check lint format proto bench sim fuzz parts lock clean
