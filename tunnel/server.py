@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
@@ -290,7 +291,8 @@ class _LiveSession:
         async with self._order:
             if self._context.cancelled() or self._context.done():
                 return
-            await self._context.write(frame)
+            with suppress(grpc.aio.InternalError):  # gone since we looked: serve() ends it, and nobody else must end
+                await self._context.write(frame)
 
     def _welcome(self) -> tunnel.Welcome:
         heartbeat_seconds = max(1, round(self._machine.heartbeat_s))
