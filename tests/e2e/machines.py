@@ -19,6 +19,7 @@ from tests.parts import ASSETS, ROOT
 
 HOME = "/tmp/home"
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/root", "/srv", "/mnt", "/opt")
+STAGE = "/mnt"  # one of the hidden folders, and there on every Linux (FHS 3.0 section 3.12)
 READY = "machine is ready"
 
 
@@ -56,10 +57,10 @@ def set_up(address: str) -> str:
     """Shell words that make the machine's own file system; the software stays where it is, read-only."""
     software = {Path(path).resolve() for path in (ROOT, ASSETS, sys.prefix, sys.base_prefix)}
     kept = [path for path in sorted(software) if any(path.is_relative_to(folder) for folder in HIDDEN)]
-    lines = ["set -e", "hold=$(mktemp -d -p /dev/shm)", "mount -t tmpfs none $hold"]
+    lines = ["set -e", f"mount -t tmpfs none {STAGE}"]
     for number, path in enumerate(kept):
-        lines += [f"mkdir $hold/{number}", f"mount --bind {shlex.quote(str(path))} $hold/{number}"]
-    lines += ["exec 9<$hold"]
+        lines += [f"mkdir {STAGE}/{number}", f"mount --bind {shlex.quote(str(path))} {STAGE}/{number}"]
+    lines += [f"exec 9<{STAGE}"]
     hidden = [folder for folder in HIDDEN if Path(folder).is_dir() and not Path(folder).is_symlink()]
     lines += [f"mount -t tmpfs none {folder}" for folder in hidden]
     for number, path in enumerate(kept):
