@@ -103,10 +103,10 @@ class TunnelServer:
         server = grpc.aio.server(options=options, interceptors=[ErrorInterceptor()])
         server.add_generic_rpc_handlers(self._handlers())
         self.port = bind(server, self._listen, self._credentials.for_server(), setting="tunnel_listen")
-        await server.start()
-        log.info("tunnel.listening", extra={names.PORT: self.port})
-        self.ready.set()
         try:
+            await server.start()
+            log.info("tunnel.listening", extra={names.PORT: self.port})
+            self.ready.set()
             await self._tick_all()
         finally:
             await asyncio.shield(self._stop(server))

@@ -63,10 +63,10 @@ class AdminServer:
         server = grpc.aio.server(options=options, interceptors=[self._interceptor], maximum_concurrent_rpcs=MAX_CALLS)
         await self._register(server)
         self.port = bind(server, self._listen, self._credentials.for_server(mutual=False), setting="admin_listen")
-        await server.start()
-        log.info("admin_api.listening", extra={names.PORT: self.port})
-        self.ready.set()
         try:
+            await server.start()
+            log.info("admin_api.listening", extra={names.PORT: self.port})
+            self.ready.set()
             await server.wait_for_termination()
         finally:
             await asyncio.shield(self._stop(server))
