@@ -40,6 +40,9 @@ bench: .venv/dev.stamp parts ## Benchmarks: a table and JSON under benchmarks/re
 sim: .venv/dev.stamp ## Simulate sessions and applying by seed (SEEDS=n FIRST=k; TRACE=1: every event; MUTANTS=1: find planted defects)
 	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) $(if $(TRACE),--trace) $(if $(MUTANTS),--mutants)
 
+fuzz: .venv/fuzz.stamp ## Fuzz all that parses bytes of others (SECONDS=n each; TARGET=name; INPUT=file)
+	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),30) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
+
 parts: .venv/dev.stamp ## The real parts that tests use and that need no root
 	@scripts/provision.sh user
 
@@ -58,5 +61,8 @@ $(UV): requirements/uv.lock
 
 .venv/dev.stamp: $(UV) requirements/dev.lock pyproject.toml
 	@scripts/install.sh dev
+
+.venv/fuzz.stamp: .venv/dev.stamp requirements/fuzz.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --require-hashes -r requirements/fuzz.lock && touch $@
 
 .PHONY: help up test check lint format proto bench sim fuzz parts lock clean
