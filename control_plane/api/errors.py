@@ -38,6 +38,12 @@ NODE_NOT_FOUND = define(
     why="It never enrolled here, or its name is misspelt.",
     next_step="See which there are: faos get nodes",
 )
+WATCHES_TOO_MANY = define(
+    "admin.watches_too_many",
+    what="This control plane watches for {limit} callers already.",
+    why="Each watch asks the database again and again.",
+    next_step="End one that is not needed, or look once: faos get nodes",
+)
 REQUEST_UNPARSABLE = define(
     "admin.request_unparsable",
     what="The request is not a message of this API.",

@@ -6,7 +6,7 @@ refused or fails gets its record here. Fail closed: an RPC without a declared pe
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -117,10 +117,12 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
         return _same_shape(handler)(refuse)
 
     def _serving(self, handler: Handler, method: str, permission: str, caller: Caller) -> Handler:
-        if handler.unary_unary is None:  # the admin API has no streams yet; one that appears must be guarded here
+        if handler.request_streaming or (handler.response_streaming and is_mutation(permission)):
+            # The admin API has no such RPC; one that appears must be guarded, and recorded, here.
             error = DeniedError(RPC_UNGUARDED, method=method, subject=caller.subject)
             return self._refusing(handler, Call(caller.subject, method.lstrip("/"), is_mutation(permission)), error)
-        behaviour: Callable[..., Any] = handler.unary_unary
+
+        behaviour: Callable[..., Any] = handler.unary_stream or handler.unary_unary  # type: ignore[assignment]  # one is set
 
         async def serve(body: bytes, context: Context) -> Any:
             request = None
@@ -128,6 +130,8 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
                 refuse_old_tls(context.auth_context())
                 request = parsed(body, handler.request_deserializer)
                 with acting_as(caller):
+                    if handler.response_streaming:
+                        return await _stream(behaviour, request, context)
                     return await behaviour(request, context)
             except FaosError as error:
                 await self._end(context, call_of(request, method, permission, caller), error)
@@ -137,7 +141,7 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
                 log.error("call.crashed", extra={names.ERROR: type(error).__name__}, exc_info=error)
                 await self._end(context, call_of(request, method, permission, caller), InternalError(INTERNAL))
 
-        return grpc.unary_unary_rpc_method_handler(serve, None, handler.response_serializer)
+        return _same_shape(handler)(serve, None, handler.response_serializer)
 
     async def _end(self, context: Context, call: Call, error: FaosError) -> None:
         """Record what did not happen, then end the call with the error's status. Always raises."""
@@ -157,6 +161,13 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
             )
         except Exception as error:  # still in the supervisor of the call: the caller must hear the refusal itself
             log.error("audit.failed", extra={names.ERROR: type(error).__name__}, exc_info=error)
+
+
+async def _stream(behaviour: Callable[..., Any], request: Any, context: Context) -> None:
+    """Write what an async generator answers; it is closed when the call ends, however it ends."""
+    async with aclosing(behaviour(request, context)) as answers:
+        async for answer in answers:
+            await context.write(answer)
 
 
 def parsed(body: bytes, parse: Callable[[bytes], Any] | None) -> Any:

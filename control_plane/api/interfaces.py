@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from faos.resource.v1.resource_pb2 import Kind, Resource
+from faos.resource.v1.resource_pb2 import Kind, ManifestEntry, Resource
 from faos_core.ids import NodeIdentity
 
 
@@ -43,15 +43,35 @@ class Change(Protocol):
         """A number of faos.admin.v1.ChangeType."""
 
 
+class DetailedChange(Change, Protocol):
+    """With what differs, when it is only asked about."""
+
+    @property
+    def fields(self) -> Sequence["FieldChange"]: ...
+    @property
+    def fields_truncated(self) -> bool: ...
+
+
+class FieldChange(Protocol):
+    """One field that differs. None: absent on that side."""
+
+    @property
+    def field_path(self) -> str: ...
+    @property
+    def before(self) -> str | None: ...
+    @property
+    def after(self) -> str | None: ...
+
+
 class Applied(Protocol):
-    """Answer of an apply."""
+    """Answer of an apply, a delete or a rollback."""
 
     @property
     def revision(self) -> int:
         """That now stands; 0 while there is none."""
 
     @property
-    def changes(self) -> Sequence[Change]: ...
+    def changes(self) -> Sequence[DetailedChange]: ...
     @property
     def affected_sites(self) -> Sequence[str]: ...
 
@@ -64,6 +84,10 @@ class StoredResource(Protocol):
     @property
     def revision(self) -> int:
         """In which it last changed."""
+
+    @property
+    def apply_set(self) -> str:
+        """Empty: of none."""
 
 
 class Revision(Protocol):
@@ -81,6 +105,11 @@ class Revision(Protocol):
     def manifest_sha256(self) -> bytes: ...
     @property
     def changes(self) -> Sequence[Change]: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def rollback_of(self) -> int:
+        """Whose content it brought back; 0: none's."""
 
 
 class Violation(Protocol):
@@ -111,9 +140,45 @@ class ConfigService(Protocol):
     """What tenants declare. Pages as in control_plane.db.paging."""
 
     async def apply(
-        self, tenant: str, resources: Sequence[Resource], *, author: str, request_id: str, validate_only: bool
+        self,
+        tenant: str,
+        resources: Sequence[Resource],
+        *,
+        author: str,
+        request_id: str,
+        validate_only: bool,
+        apply_set: str = "",
+        prune: bool = False,
+        reason: str = "",
     ) -> Applied:
         """Raises: InvalidError with `violations` (CarriesViolations), NotFoundError (tenant)."""
+
+    async def delete(
+        self,
+        tenant: str,
+        keys: Sequence[tuple[Kind.ValueType, str]],
+        *,
+        author: str,
+        request_id: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+    ) -> Applied:
+        """Raises: InvalidError with `violations` of those who refer to them, NotFoundError (tenant, resource)."""
+
+    async def rollback(
+        self,
+        tenant: str,
+        number: int,
+        *,
+        author: str,
+        request_id: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+    ) -> Applied:
+        """Raises: NotFoundError (tenant, revision), InvalidError with `violations`."""
+
+    async def entries(self, tenant: str, number: int) -> Sequence[ManifestEntry]:
+        """Of the manifest of a revision. Raises NotFoundError."""
 
     async def get_resource(self, tenant: str, kind: Kind.ValueType, name: str) -> StoredResource:
         """Raises NotFoundError."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from control_plane.api.interfaces import Change, JoinToken, Revision, StoredResource
+from control_plane.api.interfaces import Change, DetailedChange, FieldChange, JoinToken, Revision, StoredResource
 from control_plane.api.nack_texts import explanation_of
 from control_plane.api.node_queries import ConfigFacts, NackFacts, NodeFacts, RevisionStatus
 from control_plane.audit.models import AuditRecord
@@ -95,8 +95,19 @@ def change_message(change: Change) -> admin.ResourceChange:
     return admin.ResourceChange(kind=change.kind, name=change.name, change=admin.ChangeType.ValueType(change.change))
 
 
+def detailed_message(change: DetailedChange) -> admin.ResourceChange:
+    message = change_message(change)
+    message.fields.extend(map(field_message, change.fields))
+    message.fields_truncated = change.fields_truncated
+    return message
+
+
+def field_message(field: FieldChange) -> admin.FieldChange:
+    return admin.FieldChange(field_path=field.field_path, before=field.before, after=field.after)
+
+
 def stored_message(stored: StoredResource) -> admin.GetResourceResponse:
-    return admin.GetResourceResponse(resource=stored.resource, revision=stored.revision)
+    return admin.GetResourceResponse(resource=stored.resource, revision=stored.revision, apply_set=stored.apply_set)
 
 
 def revision_message(revision: Revision) -> admin.Revision:
@@ -107,6 +118,8 @@ def revision_message(revision: Revision) -> admin.Revision:
         author=revision.author,
         manifest_sha256=revision.manifest_sha256,
         changes=map(change_message, revision.changes),
+        reason=revision.reason,
+        rollback_of=revision.rollback_of,
     )
 
 

@@ -18,6 +18,7 @@ from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from faos_core.store import Store
 
 MAX_HISTORY = 100
+MAX_REFUSALS = 100
 REFUSALS = (ApplyState.APPLY_STATE_REJECTED, ApplyState.APPLY_STATE_ROLLED_BACK)
 
 
@@ -115,14 +116,23 @@ class NodeQueries:
 
     async def of_revision(self, tenant: str, revision: int) -> Sequence[RevisionStatus]:
         """What each node that was offered the revision made of it, by name."""
-        query = (
-            sa.select(node_config_status, nodes.c.site)
-            .join(nodes, (nodes.c.tenant == node_config_status.c.tenant) & (nodes.c.name == node_config_status.c.node))
-            .where(node_config_status.c.tenant == tenant, node_config_status.c.revision == revision)
-            .order_by(node_config_status.c.node)
-        )
-        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        rows = await self._store.read(lambda connection: connection.execute(_of_revision(tenant, revision)).all())
         return [RevisionStatus(row.node, row.site, _past(row)) for row in rows]
+
+    async def refusals_of(self, tenant: str, revision: int) -> Sequence[RevisionStatus]:
+        """Nodes that refused the revision, by name; at most 100."""
+        refused = _of_revision(tenant, revision).where(node_config_status.c.state.in_(REFUSALS)).limit(MAX_REFUSALS)
+        rows = await self._store.read(lambda connection: connection.execute(refused).all())
+        return [RevisionStatus(row.node, row.site, _past(row)) for row in rows]
+
+
+def _of_revision(tenant: str, revision: int) -> sa.Select[Any]:
+    return (
+        sa.select(node_config_status, nodes.c.site)
+        .join(nodes, (nodes.c.tenant == node_config_status.c.tenant) & (nodes.c.name == node_config_status.c.node))
+        .where(node_config_status.c.tenant == tenant, node_config_status.c.revision == revision)
+        .order_by(node_config_status.c.node)
+    )
 
 
 def _require(connection: sa.Connection, tenant: str, site: str) -> None:

@@ -1,6 +1,7 @@
 """The services of faos.admin.v1: requests in, answers out, nothing decided here."""
 # ruff: noqa: N802  # RPCs are named as the proto names them
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ from control_plane.api import messages
 from control_plane.api.interceptor import current_caller
 from control_plane.api.interfaces import ConfigService, FingerprintWords, JoinTokens, Sessions
 from control_plane.api.node_queries import NodeFacts, NodeQueries
+from control_plane.api.node_watch import NodeWatch
 from control_plane.audit.service import AuditService
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2 as admin
@@ -52,6 +54,7 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
         self._join_tokens = join_tokens
         self._sessions = sessions
         self._words = words
+        self._watch = NodeWatch(nodes, self._message)
 
     async def ListNodes(self, request: admin.ListNodesRequest, context: Context) -> admin.ListNodesResponse:
         nodes, next_page_token = await self._nodes.list(
@@ -62,6 +65,12 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
     async def GetNode(self, request: admin.GetNodeRequest, context: Context) -> admin.GetNodeResponse:
         node, history = await self._nodes.get(request.tenant, request.name)
         return admin.GetNodeResponse(node=self._message(node), history=map(messages.config_message, history))
+
+    async def WatchNodes(
+        self, request: admin.WatchNodesRequest, context: Context
+    ) -> AsyncIterator[admin.WatchNodesResponse]:
+        async for answer in self._watch.nodes(request.tenant, request.site):
+            yield answer
 
     async def CreateJoinToken(
         self, request: admin.CreateJoinTokenRequest, context: Context
@@ -105,11 +114,50 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             author=current_caller().subject,
             request_id=request.request_id,
             validate_only=request.validate_only,
+            apply_set=request.apply_set,
+            prune=request.prune,
+            reason=request.reason,
         )
         return admin.ApplyResourcesResponse(
             revision=applied.revision,
-            changes=map(messages.change_message, applied.changes),
+            changes=map(messages.detailed_message, applied.changes),
             affected_sites=applied.affected_sites,
+        )
+
+    async def DeleteResources(
+        self, request: admin.DeleteResourcesRequest, context: Context
+    ) -> admin.DeleteResourcesResponse:
+        deleted = await self._config.delete(
+            request.tenant,
+            [(each.kind, each.name) for each in request.names],
+            author=current_caller().subject,
+            request_id=request.request_id,
+            validate_only=request.validate_only,
+            reason=request.reason,
+        )
+        return admin.DeleteResourcesResponse(
+            revision=deleted.revision,
+            changes=map(messages.detailed_message, deleted.changes),
+            affected_sites=deleted.affected_sites,
+        )
+
+    async def RollbackRevision(
+        self, request: admin.RollbackRevisionRequest, context: Context
+    ) -> admin.RollbackRevisionResponse:
+        rolled_back = await self._config.rollback(
+            request.tenant,
+            request.number,
+            author=current_caller().subject,
+            request_id=request.request_id,
+            validate_only=request.validate_only,
+            reason=request.reason,
+        )
+        refused = await self._nodes.refusals_of(request.tenant, request.number)
+        return admin.RollbackRevisionResponse(
+            revision=rolled_back.revision,
+            changes=map(messages.detailed_message, rolled_back.changes),
+            affected_sites=rolled_back.affected_sites,
+            refused_before=map(messages.status_message, refused),
         )
 
     async def GetResource(self, request: admin.GetResourceRequest, context: Context) -> admin.GetResourceResponse:
@@ -134,8 +182,11 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
     async def GetRevision(self, request: admin.GetRevisionRequest, context: Context) -> admin.GetRevisionResponse:
         revision = await self._config.get_revision(request.tenant, request.number)
         statuses = await self._nodes.of_revision(request.tenant, request.number)
+        entries = await self._config.entries(request.tenant, request.number) if request.with_entries else ()
         return admin.GetRevisionResponse(
-            revision=messages.revision_message(revision), nodes=map(messages.status_message, statuses)
+            revision=messages.revision_message(revision),
+            nodes=map(messages.status_message, statuses),
+            entries=entries,
         )
 
 

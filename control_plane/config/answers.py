@@ -16,8 +16,10 @@ from faos_core.errors import ConflictError
 MAX_REQUEST_ID = 128  # characters of the column
 
 
-def _request_digest(bodies: Sequence[Body]) -> str:
-    return sha256(b"".join(body.digest for body in bodies)).hexdigest()
+def request_digest(bodies: Sequence[Body], **more: object) -> str:
+    """What makes a request the same as another: its resources, and what else it asks for (JSON values)."""
+    extra = json.dumps(more, sort_keys=True).encode() if any(more.values()) else b""
+    return sha256(b"".join(body.digest for body in bodies) + extra).hexdigest()
 
 
 def _key(request_id: str) -> str:
@@ -25,24 +27,24 @@ def _key(request_id: str) -> str:
     return request_id if len(request_id) <= MAX_REQUEST_ID else sha256(request_id.encode()).hexdigest()
 
 
-def answered(connection: sa.Connection, tenant: str, request_id: str, bodies: Sequence[Body]) -> Applied | None:
+def answered(connection: sa.Connection, tenant: str, request_id: str, digest: str) -> Applied | None:
     """The answer given before to this request. Raises ConflictError when it was another request."""
     here = sa.and_(requests.c.tenant == tenant, requests.c.request_id == _key(request_id))
     stored = connection.execute(sa.select(requests.c.response).where(here)).scalar()
     if stored is None:
         return None
     answer = json.loads(stored)
-    if answer["request"] != _request_digest(bodies):
+    if answer["request"] != digest:
         raise ConflictError(REQUEST_ID_REUSED, request_id=_key(request_id))
     changes = tuple(Change(*change) for change in answer["changes"])
     return Applied(answer["revision"], changes, tuple(answer["affected_sites"]))
 
 
 def remember(
-    connection: sa.Connection, tenant: str, request_id: str, bodies: Sequence[Body], applied: Applied, at: datetime
+    connection: sa.Connection, tenant: str, request_id: str, digest: str, applied: Applied, at: datetime
 ) -> None:
     answer = {
-        "request": _request_digest(bodies),
+        "request": digest,
         "revision": applied.revision,
         "changes": [[int(it.kind), it.name, int(it.change)] for it in applied.changes],
         "affected_sites": list(applied.affected_sites),

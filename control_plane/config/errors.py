@@ -42,13 +42,60 @@ REVISION_UNKNOWN = define(
     why="Revisions count from 1, one for each apply that changed something.",
     next_step="See what there is: faos get revisions",
 )
+LEFT_DANGLING = define(
+    "config.left_dangling",
+    what="What would be deleted is still needed, in {count} place(s).",
+    why="{first}",
+    next_step="Delete what refers to it too, or change it first; nothing was deleted.",
+)
+IN_OTHER_SET = define(
+    "config.in_other_set",
+    what="It belongs to the apply set {owner!r}.",
+    why="Two sets that declare one resource undo each other; one of them must let go of it.",
+    next_step="Take it out of one set's files, or apply both with one name: faos apply --set NAME -f DIR",
+)
+PRUNE_UNNAMED = define(
+    "config.prune_unnamed",
+    what="It is not said what a prune may delete.",
+    why="Other files and other people may have applied resources of this tenant, so only those of one set can go.",
+    next_step="Name the set that these files are applied with, each time: faos apply --prune --set NAME -f DIR",
+)
+PRUNE_OF_ALL = define(
+    "config.prune_of_all",
+    what="There is no resource in the request, so a prune would delete the whole set.",
+    why="That is what an empty folder or a failed template looks like.",
+    next_step="If it is meant, delete them by name: faos delete KIND NAME",
+)
+REASON_TOO_LONG = define(
+    "config.reason_too_long",
+    what="The reason has {count} characters.",
+    why="The history keeps at most {limit}.",
+    next_step="Say it shorter, or refer to where it is told.",
+)
+NAMES_MISSING = define(
+    "config.names_missing",
+    what="The request names {count} resources to delete.",
+    why="It takes from 1 to {limit}.",
+    next_step="Name them: faos delete KIND NAME",
+)
 
 
 class ResourcesInvalidError(InvalidError):
     """Resources that cannot be applied; `violations` has everything that is wrong at once, at least one."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        first = violations[0]
-        where = f"{kind_name(first.kind)} {first.name!r}, {first.field_path or 'as a whole'}: {first.message}"
-        super().__init__(RESOURCES_INVALID, count=len(violations), first=where)
+        super().__init__(RESOURCES_INVALID, count=len(violations), first=_place(violations[0]))
         self.violations: Sequence[Violation] = tuple(violations)
+
+
+class LeftDanglingError(InvalidError):
+    """Resources that cannot go, because others refer to them; `violations` says who, at least one."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(LEFT_DANGLING, count=len(violations), first=_place(violations[0]))
+        self.violations: Sequence[Violation] = tuple(violations)
+
+
+def _place(violation: Violation) -> str:
+    where = violation.field_path or "as a whole"
+    return f"{kind_name(violation.kind)} {violation.name!r}, {where}: {violation.message}"

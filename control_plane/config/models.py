@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from control_plane.config.field_changes import FieldChange
 from faos.resource.v1.resource_pb2 import Kind, Resource
 
 
@@ -14,6 +15,8 @@ class Change:
     kind: Kind.ValueType
     name: str
     change: int  # a number of faos.admin.v1.ChangeType
+    fields: Sequence[FieldChange] = ()  # of a change that is only asked about
+    fields_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class StoredResource:
 
     resource: Resource
     revision: int  # in which it last changed
+    apply_set: str = ""  # empty: of none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +47,5 @@ class Revision:
     author: str
     manifest_sha256: bytes
     changes: Sequence[Change] = field(default_factory=tuple)  # against the revision before
+    reason: str = ""  # what the author said
+    rollback_of: int = 0  # whose content it brought back; 0: none's

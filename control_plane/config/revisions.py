@@ -15,6 +15,7 @@ from faos_core.kinds import kind_of
 from faos_core.labels import SITE_LABEL
 
 Key = tuple[int, str]  # kind and name
+DIGESTS_AT_ONCE = 1000  # engines bound the parameters of one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,18 @@ def standing_bodies(connection: sa.Connection, tenant: str) -> dict[Key, Body]:
     return {body.key: body for body in bodies}
 
 
+def bodies_of(connection: sa.Connection, tenant: str, number: int) -> dict[Key, Body]:
+    """All that the tenant declared in a revision that there is."""
+    entries = Manifest.FromString(signed_manifest(connection, tenant, number)).entries
+    digests = [entry.sha256 for entry in entries]
+    bodies: dict[Key, Body] = {}
+    for chunk in (digests[first : first + DIGESTS_AT_ONCE] for first in range(0, len(digests), DIGESTS_AT_ONCE)):
+        query = sa.select(blobs.c.data, blobs.c.sha256).where(blobs.c.tenant == tenant, blobs.c.sha256.in_(chunk))
+        stored = (Body.stored(row.data, row.sha256) for row in connection.execute(query))
+        bodies |= {body.key: body for body in stored}
+    return bodies
+
+
 def standing_number(connection: sa.Connection, tenant: str) -> int:
     """The revision that stands; 0 before the first."""
     query = sa.select(sa.func.max(revisions.c.number)).where(revisions.c.tenant == tenant)
@@ -96,12 +109,17 @@ def store_revision(
     *,
     timestamp_version: int,
     changed: Sequence[Body],
+    removed: Sequence[Key] = (),
 ) -> None:
-    """Write a revision whole. changed: bodies that differ from those that stood."""
+    """Write a revision whole. changed: bodies that differ from those that stood. removed: what stands no more; its
+    body stays, because earlier revisions name it."""
     tenant, number = revision.tenant, revision.number
     for body in changed:
         _store_body(connection, tenant, number, body)
+    for key in removed:
+        connection.execute(resources.delete().where(_here(tenant, key)))
     row = {"number": number, "created_at": revision.created_at, "author": revision.author[:255]}
+    row |= {"reason": revision.reason or None, "rollback_of": revision.rollback_of or None}
     digest = revision.manifest_sha256
     connection.execute(revisions.insert().values(tenant=tenant, manifest=manifest, manifest_sha256=digest, **row))
     of_revision = {"tenant": tenant, "revision": number}
@@ -119,9 +137,13 @@ def _store_body(connection: sa.Connection, tenant: str, number: int, body: Body)
         connection.execute(blobs.insert().values(tenant=tenant, sha256=body.digest, data=body.data))
     kind, name = body.key
     values = {"sha256": body.digest, "revision": number}
-    here = sa.and_(resources.c.tenant == tenant, resources.c.kind == kind, resources.c.name == name)
-    if connection.execute(resources.update().where(here).values(values)).rowcount == 0:
+    if connection.execute(resources.update().where(_here(tenant, body.key)).values(values)).rowcount == 0:
         connection.execute(resources.insert().values(tenant=tenant, kind=kind, name=name, **values))
+
+
+def _here(tenant: str, key: Key) -> sa.ColumnElement[bool]:
+    kind, name = key
+    return sa.and_(resources.c.tenant == tenant, resources.c.kind == kind, resources.c.name == name)
 
 
 def changes_of(connection: sa.Connection, tenant: str, numbers: Sequence[int]) -> dict[int, list[Change]]:

@@ -13,40 +13,43 @@ import sqlalchemy as sa
 
 from control_plane.audit.service import record
 from control_plane.config import trust
-from control_plane.config.answers import answered, remember
+from control_plane.config.answers import answered, remember, request_digest
+from control_plane.config.apply_sets import assign
 from control_plane.config.errors import (
+    NAMES_MISSING,
+    PRUNE_OF_ALL,
+    PRUNE_UNNAMED,
+    REASON_TOO_LONG,
     RESOURCE_UNKNOWN,
     REVISION_UNKNOWN,
-    ResourcesInvalidError,
 )
-from control_plane.config.models import Applied, Change, Revision, StoredResource
+from control_plane.config.models import Applied, Revision, StoredResource
+from control_plane.config.plans import Plan, plan_apply, plan_delete, plan_renewal, plan_rollback
 from control_plane.config.revisions import (
     Body,
-    Key,
     changes_of,
     last_metadata,
     last_root,
     manifest_of,
     metadata_of,
     signed_manifest,
-    sites_selected,
     standing_bodies,
     standing_number,
     store_metadata,
     store_revision,
 )
-from control_plane.db.models import blobs, resources, revisions
+from control_plane.db.models import apply_set_members, blobs, resources, revisions
 from control_plane.db.paging import fetch_page
 from control_plane.fleet.interfaces import OfferMaterial
 from control_plane.tenants.service import require_tenant
 from faos.admin.v1.admin_pb2 import ChangeType
-from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind, Manifest, Resource
+from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind, Manifest, ManifestEntry, Resource
 from faos_core import names
 from faos_core.clock import Clock
-from faos_core.errors import FaosError, NotFoundError, SetupError
+from faos_core.errors import FaosError, InvalidError, NotFoundError, SetupError
+from faos_core.ids import check_name
 from faos_core.kinds import kind_name
 from faos_core.lifecycle import undivided
-from faos_core.resource_validation import validate
 from faos_core.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,10 @@ log = logging.getLogger(__name__)
 ITSELF = "control-plane"
 RENEW = "config.renew"
 APPLY = "faos.admin.v1.ResourceService/ApplyResources"
+DELETE = "faos.admin.v1.ResourceService/DeleteResources"
+ROLLBACK = "faos.admin.v1.ResourceService/RollbackRevision"
+MAX_REASON = 1000  # characters of the column
+MAX_DELETED = 10_000  # in one request
 TIMESTAMP_REFRESH = timedelta(days=1)  # age at which a timestamp is signed again; it lives for seven
 RENEW_BEFORE = timedelta(days=60)  # of the end of what lives a year
 RETRY_REFRESH = timedelta(minutes=10)
@@ -64,14 +71,13 @@ OnChange = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What an apply comes to, before anything is written."""
+class Request:
+    """A change that somebody asks for."""
 
-    number: int  # of the revision that stands
-    changes: tuple[Change, ...]
-    changed: tuple[Body, ...]
-    standing: dict[Key, Body]
-    affected_sites: tuple[str, ...]
+    action: str  # as the audit log names it
+    plan: Callable[[sa.Connection], Plan]
+    digest: str  # the same for the same request
+    apply_set: str = ""  # that the plan's moved resources go into
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,38 +108,111 @@ class ConfigService:
         return trust.create_tenant_keys(self._keys_dir / tenant, now=self._clock.now())
 
     async def apply(
-        self, tenant: str, resources: Sequence[Resource], *, author: str, request_id: str, validate_only: bool
+        self,
+        tenant: str,
+        resources: Sequence[Resource],
+        *,
+        author: str,
+        request_id: str,
+        validate_only: bool,
+        apply_set: str = "",
+        prune: bool = False,
+        reason: str = "",
     ) -> Applied:
         """Make these resources stand, besides those that do already, as one new revision; none if nothing changes.
 
         request_id: the same one gives the same answer again; empty means no such guarantee.
-        validate_only: say what would happen, and store nothing.
+        validate_only: say what would happen, field by field, and store nothing.
+        apply_set: the set that the resources belong to from now on; empty leaves each where it is.
+        prune: delete the set's resources that are not among these.
+        reason: for the history, at most 1000 characters.
         A cancelled apply is finished or not begun, never half done.
-        Raises: ResourcesInvalidError, NotFoundError (tenant), ConflictError (request_id of another request),
-            SetupError (the tenant's keys cannot be used), and what the store raises. Nothing was stored then.
+        Raises: ResourcesInvalidError, LeftDanglingError (what is pruned is still needed), InvalidError (a prune that
+            does not say of what, or of all; a set's name; a reason too long), NotFoundError (tenant), ConflictError
+            (request_id of another request), SetupError (the tenant's keys cannot be used), and what the store raises.
+            Nothing was stored then.
         """
+        if prune and not apply_set:
+            raise InvalidError(PRUNE_UNNAMED)
+        if prune and not resources:
+            raise InvalidError(PRUNE_OF_ALL)
         bodies = [Body.of(resource) for resource in resources]
-        if validate_only:
-            plan = await self._store.read(lambda connection: _plan(connection, tenant, bodies))
-            return Applied(plan.number, plan.changes, plan.affected_sites)
-        return await undivided(self._apply(tenant, bodies, author, request_id))
+        set_name = check_name(apply_set) if apply_set else ""
+        request = Request(
+            APPLY,
+            lambda connection: plan_apply(connection, tenant, bodies, apply_set=set_name, prune=prune),
+            request_digest(bodies, apply_set=set_name, prune=prune),
+            apply_set=set_name,
+        )
+        return await self._change(tenant, request, author, request_id, validate_only, reason)
 
-    async def _apply(self, tenant: str, bodies: Sequence[Body], author: str, request_id: str) -> Applied:
+    async def delete(
+        self,
+        tenant: str,
+        keys: Sequence[tuple[Kind.ValueType, str]],
+        *,
+        author: str,
+        request_id: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+    ) -> Applied:
+        """Make these resources, by kind and name, stand no more, as one new revision. As `apply`.
+
+        Raises: LeftDanglingError (others refer to them), NotFoundError (tenant, or one of them), InvalidError (none, or
+            more than 10,000); otherwise as `apply`.
+        """
+        if not 0 < len(keys) <= MAX_DELETED:
+            raise InvalidError(NAMES_MISSING, count=len(keys), limit=MAX_DELETED)
+        wanted = sorted({(int(kind), name) for kind, name in keys})
+        request = Request(
+            DELETE, lambda connection: plan_delete(connection, tenant, wanted), request_digest([], delete=wanted)
+        )
+        return await self._change(tenant, request, author, request_id, validate_only, reason)
+
+    async def rollback(
+        self,
+        tenant: str,
+        number: int,
+        *,
+        author: str,
+        request_id: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+    ) -> Applied:
+        """Make what stood in revision `number` stand again, as a new and higher one; none if it stands. As `apply`.
+
+        Raises: NotFoundError (tenant, revision), ResourcesInvalidError (content that is no longer taken); otherwise as
+            `apply`.
+        """
+        request = Request(
+            ROLLBACK, lambda connection: plan_rollback(connection, tenant, number), request_digest([], rollback=number)
+        )
+        return await self._change(tenant, request, author, request_id, validate_only, reason)
+
+    async def _change(
+        self, tenant: str, request: Request, author: str, request_id: str, validate_only: bool, reason: str
+    ) -> Applied:
+        because = checked_reason(reason)
+        if validate_only:
+            return await self._store.read(lambda connection: request.plan(connection).answer())
+        return await undivided(self._make(tenant, request, author, request_id, because))
+
+    async def _make(self, tenant: str, request: Request, author: str, request_id: str, reason: str) -> Applied:
         now = self._clock.now()
 
         def write(connection: sa.Connection) -> tuple[Applied, bool]:
             require_tenant(connection, tenant)
-            before = answered(connection, tenant, request_id, bodies) if request_id else None
+            before = answered(connection, tenant, request_id, request.digest) if request_id else None
             if before:
                 return before, False
-            plan = _plan(connection, tenant, bodies)
-            number = self._publish(connection, tenant, plan, author, now) if plan.changed else plan.number
+            plan = request.plan(connection)
+            number = self._publish(connection, tenant, plan, author, now, reason) if plan.is_new else plan.number
+            assign(connection, tenant, request.apply_set, plan.moved)
             applied = Applied(number, plan.changes, plan.affected_sites)
             if request_id:
-                remember(connection, tenant, request_id, bodies, applied, now)
-            target = f"revision {number}" + ("" if plan.changed else " (unchanged)")
-            record(connection, actor=author, action=APPLY, tenant=tenant, target=target, at=now)
-            return applied, bool(plan.changed)
+                remember(connection, tenant, request_id, request.digest, applied, now)
+            record(connection, actor=author, action=request.action, tenant=tenant, target=_target(plan, number), at=now)
+            return applied, plan.is_new
 
         applied, is_new = await self._store.write(write)
         if is_new:
@@ -141,11 +220,12 @@ class ConfigService:
             await self._tell(tenant)
         return applied
 
-    def _publish(self, connection: sa.Connection, tenant: str, plan: Plan, author: str, now: datetime) -> int:
+    def _publish(
+        self, connection: sa.Connection, tenant: str, plan: Plan, author: str, now: datetime, reason: str = ""
+    ) -> int:
         """Sign and store the revision after the one that stands. In the writer thread; opens key files (about 1 ms)."""
         number = plan.number + 1
-        merged = plan.standing | {body.key: body for body in plan.changed}
-        manifest = manifest_of(tenant, number, merged.values())
+        manifest = manifest_of(tenant, number, plan.after.values())
         timestamp_version = last_metadata(connection, tenant, "timestamp")[0] + 1
         signed = trust.sign_revision(
             trust.load_tenant_keys(self._keys_dir / tenant),
@@ -155,9 +235,16 @@ class ConfigService:
             now=now,
         )
         changes = [change for change in plan.changes if change.change != ChangeType.CHANGE_TYPE_UNCHANGED]
-        revision = Revision(tenant, number, now, author, sha256(manifest).digest(), changes)
+        digest = sha256(manifest).digest()
+        revision = Revision(tenant, number, now, author, digest, changes, reason=reason, rollback_of=plan.rollback_of)
         store_revision(
-            connection, revision, manifest, signed, timestamp_version=timestamp_version, changed=plan.changed
+            connection,
+            revision,
+            manifest,
+            signed,
+            timestamp_version=timestamp_version,
+            changed=plan.changed,
+            removed=plan.removed,
         )
         return number
 
@@ -244,11 +331,10 @@ class ConfigService:
 
     def _renew_revision(self, connection: sa.Connection, tenant: str, now: datetime) -> None:
         """Publish the standing content as the next revision."""
-        number, targets = last_metadata(connection, tenant, "targets")
+        _, targets = last_metadata(connection, tenant, "targets")
         if trust.expires_at(targets) - now >= RENEW_BEFORE:
             return
-        plan = Plan(number, (), (), standing_bodies(connection, tenant), ())
-        number = self._publish(connection, tenant, plan, ITSELF, now)
+        number = self._publish(connection, tenant, plan_renewal(connection, tenant), ITSELF, now)
         record(connection, actor=ITSELF, action=RENEW, tenant=tenant, target=f"revision {number}", at=now)
 
     async def get_resource(self, tenant: str, kind: Kind.ValueType, name: str) -> StoredResource:
@@ -260,7 +346,7 @@ class ConfigService:
             row = connection.execute(query).one_or_none()
             if row is None:
                 raise NotFoundError(RESOURCE_UNKNOWN, tenant=tenant, kind=kind_name(kind), name=name[:80])
-            return StoredResource(Resource.FromString(row.data), row.revision)
+            return _resource(row)
 
         return await self._store.read(fetch)
 
@@ -282,7 +368,7 @@ class ConfigService:
                 page_size=page_size,
                 page_token=page_token,
             )
-            return [StoredResource(Resource.FromString(row.data), row.revision) for row in rows], next_page_token
+            return [_resource(row) for row in rows], next_page_token
 
         return await self._store.read(fetch)
 
@@ -301,6 +387,17 @@ class ConfigService:
                 newest_first=True,
             )
             return _with_changes(connection, tenant, rows), next_page_token
+
+        return await self._store.read(fetch)
+
+    async def entries(self, tenant: str, number: int) -> Sequence[ManifestEntry]:
+        """What the manifest of a revision names, by kind and name. Raises NotFoundError (tenant, revision)."""
+
+        def fetch(connection: sa.Connection) -> Sequence[ManifestEntry]:
+            require_tenant(connection, tenant)
+            if not 0 < number <= standing_number(connection, tenant):
+                raise NotFoundError(REVISION_UNKNOWN, tenant=tenant, number=number)
+            return Manifest.FromString(signed_manifest(connection, tenant, number)).entries
 
         return await self._store.read(fetch)
 
@@ -323,30 +420,17 @@ def _age(timestamp: bytes, now: datetime) -> timedelta:
     return now - (trust.expires_at(timestamp) - trust.TIMESTAMP_LIFETIME)
 
 
-def _plan(connection: sa.Connection, tenant: str, bodies: Sequence[Body]) -> Plan:
-    """Raises ResourcesInvalidError, NotFoundError (tenant)."""
-    require_tenant(connection, tenant)
-    standing = standing_bodies(connection, tenant)
-    others = [body.resource for body in standing.values()]
-    if violations := validate([body.resource for body in bodies], others, complete=True):
-        raise ResourcesInvalidError(violations)
-    changed = tuple(body for body in bodies if _before(standing, body) != body.digest)
-    changes = tuple(_change(standing, body) for body in bodies)
-    selectors = [body.resource.metadata.sites for body in changed]
-    selectors += [standing[body.key].resource.metadata.sites for body in changed if body.key in standing]
-    affected = tuple(sites_selected(connection, tenant, selectors))
-    return Plan(standing_number(connection, tenant), changes, changed, standing, affected)
+def checked_reason(reason: str) -> str:
+    """As it is stored: one line, without what PostgreSQL cannot hold. Raises InvalidError."""
+    if len(reason) > MAX_REASON:
+        raise InvalidError(REASON_TOO_LONG, count=len(reason), limit=MAX_REASON)
+    return " ".join(reason.replace("\0", "\ufffd").split())
 
 
-def _before(standing: dict[Key, Body], body: Body) -> bytes | None:
-    return standing[body.key].digest if body.key in standing else None
-
-
-def _change(standing: dict[Key, Body], body: Body) -> Change:
-    before = _before(standing, body)
-    change = ChangeType.CHANGE_TYPE_UPDATED if before else ChangeType.CHANGE_TYPE_CREATED
-    kind, name = body.key
-    return Change(Kind.ValueType(kind), name, ChangeType.CHANGE_TYPE_UNCHANGED if before == body.digest else change)
+def _target(plan: Plan, number: int) -> str:
+    """What the audit log names."""
+    of = f" (content of revision {plan.rollback_of})" if plan.rollback_of else ""
+    return f"revision {number}{of}" + ("" if plan.is_new else " (unchanged)")
 
 
 def _material(connection: sa.Connection, tenant: str) -> OfferMaterial | None:
@@ -367,18 +451,34 @@ def _material(connection: sa.Connection, tenant: str) -> OfferMaterial | None:
 
 def _stored(tenant: str) -> sa.Select[Any]:
     joined = resources.join(blobs, sa.and_(blobs.c.tenant == resources.c.tenant, blobs.c.sha256 == resources.c.sha256))
-    columns = (resources.c.kind, resources.c.name, resources.c.revision, blobs.c.data)
+    members = apply_set_members
+    same = (members.c[key] == resources.c[key] for key in ("tenant", "kind", "name"))
+    joined = joined.outerjoin(members, sa.and_(*same))
+    columns = (resources.c.kind, resources.c.name, resources.c.revision, blobs.c.data, members.c.apply_set)
     return sa.select(*columns).select_from(joined).where(resources.c.tenant == tenant)
 
 
+def _resource(row: sa.Row[Any]) -> StoredResource:
+    return StoredResource(Resource.FromString(row.data), row.revision, row.apply_set or "")
+
+
 def _revisions(tenant: str) -> sa.Select[Any]:
-    columns = (revisions.c.number, revisions.c.created_at, revisions.c.author, revisions.c.manifest_sha256)
-    return sa.select(*columns).where(revisions.c.tenant == tenant)
+    wanted = ("number", "created_at", "author", "manifest_sha256", "reason", "rollback_of")
+    return sa.select(*(revisions.c[name] for name in wanted)).where(revisions.c.tenant == tenant)
 
 
 def _with_changes(connection: sa.Connection, tenant: str, rows: Sequence[Any]) -> list[Revision]:
     changes = changes_of(connection, tenant, [row.number for row in rows])
     return [
-        Revision(tenant, row.number, row.created_at, row.author, row.manifest_sha256, tuple(changes[row.number]))
+        Revision(
+            tenant,
+            row.number,
+            row.created_at,
+            row.author,
+            row.manifest_sha256,
+            tuple(changes[row.number]),
+            reason=row.reason or "",
+            rollback_of=row.rollback_of or 0,
+        )
         for row in rows
     ]

@@ -169,6 +169,17 @@ resources = Table(
     ForeignKeyConstraint(["tenant", "sha256"], ["blobs.tenant", "blobs.sha256"]),
 )
 
+# Which set a resource was last applied with. Outlives the resource, so that a rollback brings it back into its set.
+apply_set_members = Table(
+    "apply_set_members",
+    metadata,
+    Column("tenant", NAME, primary_key=True),
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("name", NAME, primary_key=True),
+    Column("apply_set", NAME, nullable=False),
+    ForeignKeyConstraint(["tenant"], ["tenants.name"]),
+)
+
 revisions = Table(
     "revisions",
     metadata,
@@ -178,6 +189,8 @@ revisions = Table(
     Column("author", String(255), nullable=False),
     Column("manifest", LargeBinary, nullable=False),  # the TUF target, as signed
     Column("manifest_sha256", LargeBinary, nullable=False),
+    Column("reason", String(1000)),  # what the author said; null: nothing
+    Column("rollback_of", BigInteger),  # revision whose content this brought back; null: none
     ForeignKeyConstraint(["tenant"], ["tenants.name"]),
 )
 

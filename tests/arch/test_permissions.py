@@ -27,9 +27,12 @@ TABLE = {
     "TenantService/ListSites": "sites.read",
     "NodeService/ListNodes": "nodes.read",
     "NodeService/GetNode": "nodes.read",
+    "NodeService/WatchNodes": "nodes.read",
     "NodeService/CreateJoinToken": "join_tokens.create",
     "NodeService/ListJoinTokens": "join_tokens.read",
     "ResourceService/ApplyResources": "resources.apply",
+    "ResourceService/DeleteResources": "resources.delete",
+    "ResourceService/RollbackRevision": "revisions.rollback",
     "ResourceService/GetResource": "resources.read",
     "ResourceService/ListResources": "resources.read",
     "ResourceService/ListRevisions": "revisions.read",
@@ -41,6 +44,8 @@ MUTATIONS = {
     "TenantService/CreateSite",
     "NodeService/CreateJoinToken",
     "ResourceService/ApplyResources",
+    "ResourceService/DeleteResources",
+    "ResourceService/RollbackRevision",
 }
 PREFIX = "/faos.admin.v1."
 WRONG_TOKEN = "faos-admin-" + "A" * 43
@@ -89,9 +94,23 @@ async def statuses_of(api: AdminApi, token: str | None) -> dict[str, grpc.Status
     async with api.channel(token) as channel:
         for name, method in METHODS.items():
             answer: Any = GetMessageClass(method.output_type)
+            if method.server_streaming:
+                stream = channel.unary_stream(PREFIX + name, response_deserializer=answer.FromString)(b"")
+                statuses[name] = await status_of(stream)
+                continue
             call = channel.unary_unary(PREFIX + name, response_deserializer=answer.FromString)(b"")
             statuses[name] = await call.code()
     return statuses
+
+
+async def status_of(stream: Any) -> grpc.StatusCode:
+    """Of a stream that need not end: OK once it has answered."""
+    try:
+        await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    stream.cancel()
+    return grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("token", [None, "", WRONG_TOKEN, "Bearer"])

@@ -55,6 +55,7 @@ class _ChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeType
     CHANGE_TYPE_CREATED: _ChangeType.ValueType  # 1
     CHANGE_TYPE_UPDATED: _ChangeType.ValueType  # 2
     CHANGE_TYPE_UNCHANGED: _ChangeType.ValueType  # 3
+    CHANGE_TYPE_DELETED: _ChangeType.ValueType  # 4
 
 class ChangeType(_ChangeType, metaclass=_ChangeTypeEnumTypeWrapper): ...
 
@@ -62,6 +63,7 @@ CHANGE_TYPE_UNSPECIFIED: ChangeType.ValueType  # 0
 CHANGE_TYPE_CREATED: ChangeType.ValueType  # 1
 CHANGE_TYPE_UPDATED: ChangeType.ValueType  # 2
 CHANGE_TYPE_UNCHANGED: ChangeType.ValueType  # 3
+CHANGE_TYPE_DELETED: ChangeType.ValueType  # 4
 Global___ChangeType: _TypeAlias = ChangeType  # noqa: Y015
 
 @_typing.final
@@ -559,6 +561,83 @@ class ListNodesResponse(_message.Message):
 Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
 
 @_typing.final
+class WatchNodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty means every tenant that the caller may read."""
+    site: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        site: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["site", b"site", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchNodesRequest: _TypeAlias = WatchNodesRequest  # noqa: Y015
+
+@_typing.final
+class NodeKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeKey: _TypeAlias = NodeKey  # noqa: Y015
+
+@_typing.final
+class WatchNodesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    is_complete: _builtins.bool
+    """All that was there at the beginning has been sent: this message completes it, or is a later one."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
+        """New, or changed since the last message. That time passes and that a node's ledger grows are no changes."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeKey]:
+        """No longer there."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___Node] | None = ...,
+        removed: _abc.Iterable[Global___NodeKey] | None = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_complete", b"is_complete", "nodes", b"nodes", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchNodesResponse: _TypeAlias = WatchNodesResponse  # noqa: Y015
+
+@_typing.final
 class GetNodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -806,11 +885,22 @@ class ApplyResourcesRequest(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    APPLY_SET_FIELD_NUMBER: _builtins.int
+    PRUNE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     request_id: _builtins.str
     """Same id, same answer: safe to retry. Empty means no such guarantee."""
     validate_only: _builtins.bool
-    """Validate and say what would change; store nothing."""
+    """Validate and say what would change, field by field; store nothing."""
+    apply_set: _builtins.str
+    """The set that these resources belong to from now on; empty leaves each in the set that it is in. A resource of
+    another set is refused: two sets of files must not fight over it.
+    """
+    prune: _builtins.bool
+    """Delete the resources of `apply_set` that the request does not name. Needs an apply_set and a resource."""
+    reason: _builtins.str
+    """Why, for the history; at most 1000 characters."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Resource]: ...
     def __init__(
@@ -820,14 +910,169 @@ class ApplyResourcesRequest(_message.Message):
         resources: _abc.Iterable[_resource_pb2.Resource] | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        apply_set: _builtins.str = ...,
+        prune: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "resources", b"resources", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "prune", b"prune", "reason", b"reason", "request_id", b"request_id", "resources", b"resources", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResourcesRequest: _TypeAlias = ApplyResourcesRequest  # noqa: Y015
+
+@_typing.final
+class ResourceName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    kind: _resource_pb2.Kind.ValueType
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _resource_pb2.Kind.ValueType = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceName: _TypeAlias = ResourceName  # noqa: Y015
+
+@_typing.final
+class DeleteResourcesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    request_id: _builtins.str
+    """As of ApplyResourcesRequest, like the next two."""
+    validate_only: _builtins.bool
+    reason: _builtins.str
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceName]:
+        """At least one, at most 10,000; each must stand."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        names: _abc.Iterable[Global___ResourceName] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "reason", b"reason", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteResourcesRequest: _TypeAlias = DeleteResourcesRequest  # noqa: Y015
+
+@_typing.final
+class DeleteResourcesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    AFFECTED_SITES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that now stands."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceChange]: ...
+    @_builtins.property
+    def affected_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___ResourceChange] | None = ...,
+        affected_sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteResourcesResponse: _TypeAlias = DeleteResourcesResponse  # noqa: Y015
+
+@_typing.final
+class RollbackRevisionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    number: _builtins.int
+    """Whose content shall stand again."""
+    request_id: _builtins.str
+    """As of ApplyResourcesRequest, like the next two."""
+    validate_only: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        number: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "reason", b"reason", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRevisionRequest: _TypeAlias = RollbackRevisionRequest  # noqa: Y015
+
+@_typing.final
+class RollbackRevisionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    AFFECTED_SITES_FIELD_NUMBER: _builtins.int
+    REFUSED_BEFORE_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that now stands: a new one, or the present one when its content is the same."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceChange]: ...
+    @_builtins.property
+    def affected_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def refused_before(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionNodeStatus]:
+        """Nodes that refused this content before, and will again while they quarantine it; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___ResourceChange] | None = ...,
+        affected_sites: _abc.Iterable[_builtins.str] | None = ...,
+        refused_before: _abc.Iterable[Global___RevisionNodeStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "refused_before", b"refused_before", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRevisionResponse: _TypeAlias = RollbackRevisionResponse  # noqa: Y015
 
 @_typing.final
 class ResourceChange(_message.Message):
@@ -836,23 +1081,67 @@ class ResourceChange(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    FIELDS_TRUNCATED_FIELD_NUMBER: _builtins.int
     kind: _resource_pb2.Kind.ValueType
     name: _builtins.str
     change: Global___ChangeType.ValueType
+    fields_truncated: _builtins.bool
+    """Further fields differ, or values were cut: a resource shows at most 200 fields and 128 KiB, an answer 4 MiB."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """Only of a request that is validate_only: what differs, by path."""
+
     def __init__(
         self,
         *,
         kind: _resource_pb2.Kind.ValueType = ...,
         name: _builtins.str = ...,
         change: Global___ChangeType.ValueType = ...,
+        fields: _abc.Iterable[Global___FieldChange] | None = ...,
+        fields_truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "fields", b"fields", "fields_truncated", b"fields_truncated", "kind", b"kind", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResourceChange: _TypeAlias = ResourceChange  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_PATH_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    field_path: _builtins.str
+    """As in YAML, e.g. "spec.tools[0]"."""
+    before: _builtins.str
+    """As a person reads it; unset: the field was, or will be, absent."""
+    after: _builtins.str
+    def __init__(
+        self,
+        *,
+        field_path: _builtins.str = ...,
+        before: _builtins.str | None = ...,
+        after: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before", "field_path", b"field_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
 
 @_typing.final
 class ApplyResourcesResponse(_message.Message):
@@ -970,8 +1259,11 @@ class GetResourceResponse(_message.Message):
 
     RESOURCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    APPLY_SET_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision in which it last changed."""
+    apply_set: _builtins.str
+    """Empty: of no set."""
     @_builtins.property
     def resource(self) -> _resource_pb2.Resource: ...
     def __init__(
@@ -979,10 +1271,11 @@ class GetResourceResponse(_message.Message):
         *,
         resource: _resource_pb2.Resource | None = ...,
         revision: _builtins.int = ...,
+        apply_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "resource", b"resource", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1050,10 +1343,16 @@ class Revision(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROLLBACK_OF_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     number: _builtins.int
     author: _builtins.str
     manifest_sha256: _builtins.bytes
+    reason: _builtins.str
+    """What its author said; empty: nothing."""
+    rollback_of: _builtins.int
+    """The revision whose content it brought back; 0: none."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1067,10 +1366,12 @@ class Revision(_message.Message):
         author: _builtins.str = ...,
         manifest_sha256: _builtins.bytes = ...,
         changes: _abc.Iterable[Global___ResourceChange] | None = ...,
+        reason: _builtins.str = ...,
+        rollback_of: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changes", b"changes", "created_at", b"created_at", "manifest_sha256", b"manifest_sha256", "number", b"number", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changes", b"changes", "created_at", b"created_at", "manifest_sha256", b"manifest_sha256", "number", b"number", "reason", b"reason", "rollback_of", b"rollback_of", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1130,17 +1431,21 @@ class GetRevisionRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    WITH_ENTRIES_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     number: _builtins.int
+    with_entries: _builtins.bool
+    """Answer with the manifest's entries, too."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         number: _builtins.int = ...,
+        with_entries: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "tenant", b"tenant", "with_entries", b"with_entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1152,21 +1457,25 @@ class GetRevisionResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionNodeStatus]:
         """What each node made of it."""
 
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.ManifestEntry]: ...
     def __init__(
         self,
         *,
         revision: Global___Revision | None = ...,
         nodes: _abc.Iterable[Global___RevisionNodeStatus] | None = ...,
+        entries: _abc.Iterable[_resource_pb2.ManifestEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

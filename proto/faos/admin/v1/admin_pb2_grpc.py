@@ -245,6 +245,11 @@ class NodeServiceStub:
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeResponse.FromString,
                 _registered_method=True)
+        self.WatchNodes = channel.unary_stream(
+                '/faos.admin.v1.NodeService/WatchNodes',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/faos.admin.v1.NodeService/CreateJoinToken',
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.SerializeToString,
@@ -268,6 +273,14 @@ class NodeServiceServicer:
 
     def GetNode(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchNodes(self, request, context):
+        """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
+        so that who may watch is asked again: watch anew.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -296,6 +309,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeRequest.FromString,
                     response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'WatchNodes': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchNodes,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.SerializeToString,
             ),
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
@@ -362,6 +380,33 @@ class NodeService:
             '/faos.admin.v1.NodeService/GetNode',
             faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeRequest.SerializeToString,
             faos_dot_admin_dot_v1_dot_admin__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faos.admin.v1.NodeService/WatchNodes',
+            faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -441,6 +486,16 @@ class ResourceServiceStub:
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesRequest.SerializeToString,
                 response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesResponse.FromString,
                 _registered_method=True)
+        self.DeleteResources = channel.unary_unary(
+                '/faos.admin.v1.ResourceService/DeleteResources',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesResponse.FromString,
+                _registered_method=True)
+        self.RollbackRevision = channel.unary_unary(
+                '/faos.admin.v1.ResourceService/RollbackRevision',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionResponse.FromString,
+                _registered_method=True)
         self.GetResource = channel.unary_unary(
                 '/faos.admin.v1.ResourceService/GetResource',
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetResourceRequest.SerializeToString,
@@ -468,7 +523,23 @@ class ResourceServiceServicer:
 
     def ApplyResources(self, request, context):
         """Validates all, stores one new revision, signs it and offers it to the nodes that it concerns. Applying what
-        is already there makes no revision. Resources that the request does not name stay.
+        is already there makes no revision. Resources that the request does not name stay, unless it prunes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteResources(self, request, context):
+        """Removes resources by name as one new revision. What others still refer to is refused with ResourceViolations that
+        name who refers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackRevision(self, request, context):
+        """Makes the content of an earlier revision stand again, as a new and higher one. Content that stands already makes
+        no revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -505,6 +576,16 @@ def add_ResourceServiceServicer_to_server(servicer, server):
                     servicer.ApplyResources,
                     request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesRequest.FromString,
                     response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesResponse.SerializeToString,
+            ),
+            'DeleteResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteResources,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesResponse.SerializeToString,
+            ),
+            'RollbackRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackRevision,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionResponse.SerializeToString,
             ),
             'GetResource': grpc.unary_unary_rpc_method_handler(
                     servicer.GetResource,
@@ -554,6 +635,60 @@ class ResourceService:
             '/faos.admin.v1.ResourceService/ApplyResources',
             faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesRequest.SerializeToString,
             faos_dot_admin_dot_v1_dot_admin__pb2.ApplyResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.ResourceService/DeleteResources',
+            faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.DeleteResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.ResourceService/RollbackRevision',
+            faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.RollbackRevisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

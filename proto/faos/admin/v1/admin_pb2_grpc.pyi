@@ -82,6 +82,10 @@ class NodeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesResponse]
     GetNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetNodeRequest, _admin_pb2.GetNodeResponse]
+    WatchNodes: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchNodesRequest, _admin_pb2.WatchNodesResponse]
+    """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
+    so that who may watch is asked again: watch anew.
+    """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]
 
@@ -90,6 +94,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListNodesRequest, _admin_pb2.ListNodesResponse]  # type: ignore[assignment]
     GetNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetNodeRequest, _admin_pb2.GetNodeResponse]  # type: ignore[assignment]
+    WatchNodes: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchNodesRequest, _admin_pb2.WatchNodesResponse]  # type: ignore[assignment]
+    """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
+    so that who may watch is asked again: watch anew.
+    """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
 
@@ -107,6 +115,16 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetNodeResponse, _abc.Awaitable[_admin_pb2.GetNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchNodes(
+        self,
+        request: _admin_pb2.WatchNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchNodesResponse], _abc.AsyncIterator[_admin_pb2.WatchNodesResponse]]:
+        """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
+        so that who may watch is asked again: watch anew.
+        """
 
     @_abc_1.abstractmethod
     def CreateJoinToken(
@@ -131,7 +149,15 @@ class ResourceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ResourceServiceAsyncStub: ...
     ApplyResources: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ApplyResourcesRequest, _admin_pb2.ApplyResourcesResponse]
     """Validates all, stores one new revision, signs it and offers it to the nodes that it concerns. Applying what
-    is already there makes no revision. Resources that the request does not name stay.
+    is already there makes no revision. Resources that the request does not name stay, unless it prunes.
+    """
+    DeleteResources: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeleteResourcesRequest, _admin_pb2.DeleteResourcesResponse]
+    """Removes resources by name as one new revision. What others still refer to is refused with ResourceViolations that
+    name who refers.
+    """
+    RollbackRevision: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollbackRevisionRequest, _admin_pb2.RollbackRevisionResponse]
+    """Makes the content of an earlier revision stand again, as a new and higher one. Content that stands already makes
+    no revision.
     """
     GetResource: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetResourceRequest, _admin_pb2.GetResourceResponse]
     ListResources: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListResourcesRequest, _admin_pb2.ListResourcesResponse]
@@ -143,7 +169,15 @@ class ResourceServiceAsyncStub(ResourceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyResources: _aio.UnaryUnaryMultiCallable[_admin_pb2.ApplyResourcesRequest, _admin_pb2.ApplyResourcesResponse]  # type: ignore[assignment]
     """Validates all, stores one new revision, signs it and offers it to the nodes that it concerns. Applying what
-    is already there makes no revision. Resources that the request does not name stay.
+    is already there makes no revision. Resources that the request does not name stay, unless it prunes.
+    """
+    DeleteResources: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteResourcesRequest, _admin_pb2.DeleteResourcesResponse]  # type: ignore[assignment]
+    """Removes resources by name as one new revision. What others still refer to is refused with ResourceViolations that
+    name who refers.
+    """
+    RollbackRevision: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollbackRevisionRequest, _admin_pb2.RollbackRevisionResponse]  # type: ignore[assignment]
+    """Makes the content of an earlier revision stand again, as a new and higher one. Content that stands already makes
+    no revision.
     """
     GetResource: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetResourceRequest, _admin_pb2.GetResourceResponse]  # type: ignore[assignment]
     ListResources: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListResourcesRequest, _admin_pb2.ListResourcesResponse]  # type: ignore[assignment]
@@ -158,7 +192,27 @@ class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ApplyResourcesResponse, _abc.Awaitable[_admin_pb2.ApplyResourcesResponse]]:
         """Validates all, stores one new revision, signs it and offers it to the nodes that it concerns. Applying what
-        is already there makes no revision. Resources that the request does not name stay.
+        is already there makes no revision. Resources that the request does not name stay, unless it prunes.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteResources(
+        self,
+        request: _admin_pb2.DeleteResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DeleteResourcesResponse, _abc.Awaitable[_admin_pb2.DeleteResourcesResponse]]:
+        """Removes resources by name as one new revision. What others still refer to is refused with ResourceViolations that
+        name who refers.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackRevision(
+        self,
+        request: _admin_pb2.RollbackRevisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RollbackRevisionResponse, _abc.Awaitable[_admin_pb2.RollbackRevisionResponse]]:
+        """Makes the content of an earlier revision stand again, as a new and higher one. Content that stands already makes
+        no revision.
         """
 
     @_abc_1.abstractmethod

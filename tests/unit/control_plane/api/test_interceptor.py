@@ -34,6 +34,11 @@ PERMISSIONS = {
     "/t.Things/Change": "things.change",
     "/t.Things/Crash": "things.read",
     "/t.Things/Watch": "things.read",
+    "/t.Things/WatchChange": "things.change",
+    "/t.Things/WatchDenied": "secrets.read",
+    "/t.Things/WatchFail": "things.read",
+    "/t.Things/WatchCrash": "things.read",
+    "/t.Things/Chat": "things.read",
 }
 
 
@@ -65,7 +70,22 @@ async def crash(request: bytes, context: Any) -> bytes:
 
 
 async def watch(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    yield current_caller().subject.encode()
     yield b"secret"
+
+
+async def chat(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    yield b"secret"
+
+
+async def watch_and_fail(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    yield b"first"
+    raise UnauthenticatedError(TOKEN_WRONG)
+
+
+async def watch_and_crash(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    yield b"first"
+    raise RuntimeError("the patient's name")
 
 
 HANDLERS = {
@@ -74,6 +94,12 @@ HANDLERS = {
     "Crash": grpc.unary_unary_rpc_method_handler(crash),
     "Undeclared": grpc.unary_unary_rpc_method_handler(say_who),
     "Watch": grpc.unary_stream_rpc_method_handler(watch),
+    "WatchUndeclared": grpc.unary_stream_rpc_method_handler(watch),
+    "WatchChange": grpc.unary_stream_rpc_method_handler(watch),
+    "WatchDenied": grpc.unary_stream_rpc_method_handler(watch),
+    "WatchFail": grpc.unary_stream_rpc_method_handler(watch_and_fail),
+    "WatchCrash": grpc.unary_stream_rpc_method_handler(watch_and_crash),
+    "Chat": grpc.stream_stream_rpc_method_handler(chat),
 }
 
 
@@ -125,11 +151,46 @@ async def test_rpc_without_permission_is_nobodys(channel: grpc.aio.Channel) -> N
     assert from_rpc_error(error).code.code == RPC_UNGUARDED.code
 
 
-async def test_stream_is_refused_until_it_is_guarded(channel: grpc.aio.Channel) -> None:
-    """The gate knows unary calls; a stream that somebody adds must not pass beside it."""
-    call = channel.unary_stream("/t.Things/Watch")(b"")
+async def answers_of(stream: Any) -> list[bytes]:
+    return [answer async for answer in stream]
 
-    assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+
+async def test_stream_of_answers_passes_the_same_gate(channel: grpc.aio.Channel) -> None:
+    """Who may read may watch, and what serves the stream knows whom it serves."""
+    assert await answers_of(channel.unary_stream("/t.Things/Watch")(b"")) == [b"reader", b"secret"]
+
+
+@pytest.mark.parametrize("method", ["WatchUndeclared", "WatchChange", "WatchDenied"])
+async def test_stream_that_is_not_held_is_refused_before_it_answers(channel: grpc.aio.Channel, method: str) -> None:
+    """Without a declared permission, with one that is not held, or one that changes things, which nobody would
+    record."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers_of(channel.unary_stream(f"/t.Things/{method}")(b""))
+
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_stream_of_requests_is_refused(channel: grpc.aio.Channel, audit: Remembered) -> None:
+    """The gate parses one request; one that streams them in must not pass beside it."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers_of(channel.stream_stream("/t.Things/Chat")(iter([b"x"])))
+
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert from_rpc_error(caught.value).code.code == RPC_UNGUARDED.code
+
+
+async def test_stream_that_fails_says_what_a_call_would(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the first answer, too: an error of ours is told, a crash says nothing of what it held."""
+    with pytest.raises(grpc.aio.AioRpcError) as ours:
+        await answers_of(channel.unary_stream("/t.Things/WatchFail")(b""))
+    with pytest.raises(grpc.aio.AioRpcError) as crashed:
+        await answers_of(channel.unary_stream("/t.Things/WatchCrash")(b""))
+
+    assert from_rpc_error(ours.value).code.code == TOKEN_WRONG.code
+    assert crashed.value.code() is grpc.StatusCode.INTERNAL
+    assert "patient" not in f"{crashed.value.details()} {crashed.value.trailing_metadata()}"
 
 
 async def test_crash_says_nothing_of_what_it_held(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
