@@ -39,6 +39,7 @@ def admit(resources: Sequence[Resource], ceiling: Ceiling) -> None:
 def _refused(violation: validation.Violation, resources: Sequence[Resource]) -> ConfigurationError:
     named = (violation.kind, violation.name)
     resource = next(each for each in resources if (kind_of(each), each.metadata.name) == named)
-    path = field_path_numbers(violation.field_path, resource)
+    has_spec = resource.WhichOneof("spec") is not None  # a path leads through it
+    path = field_path_numbers(violation.field_path, resource) if has_spec else ()
     code = CODES.get(violation.code, tunnel.NACK_CODE_SPEC_INVALID)
     return refusal(code, kind=violation.kind, name=violation.name, path=path)
