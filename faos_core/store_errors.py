@@ -1,6 +1,6 @@
 """What can go wrong with a plane's database, and what a person does about it."""
 
-from faos_core.errors import define
+from faos_core.errors import FaosError, define
 
 DISK_FULL = define(
     "store.disk_full",
@@ -116,3 +116,8 @@ VALUE_REFUSED = define(
     why="A text is too long or has a NUL character in it, or a number is too large.",
     next_step="Correct the request.",
 )
+
+
+def is_outage(error: FaosError) -> bool:
+    """Whether the database is away for now: what waits for it may go on when it is back."""
+    return error.code in (UNAVAILABLE, UNCONFIRMED)

@@ -12,6 +12,8 @@ sooner than others give up waiting for it.
 Readers have one snapshot per read (REPEATABLE READ READ ONLY).
 """
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +47,8 @@ OLDEST_SERVER = 13  # pg_current_xact_id
 WRITE_LOCK = 0x6661_6F73_7772_6974  # "faoswrit": held by a transaction that excludes others
 OWNER_LOCK = 0x6661_6F73_6F77_6E72  # "faosownr": held by the connection of the one process that may use the database
 OWNER_WAIT_MS = 5_000  # for a predecessor that is stopping
+PURGE_S = 5.0
+PURGE_PAUSE_S = 0.1
 CONNECTIONS_NEEDED = 4  # of a store with two readers, and of one that migrates
 
 # Each unless the server, the role, the database or the URL says otherwise. "0" is unlimited.
@@ -161,11 +165,10 @@ class PostgresDialect:
         """
         with engine.execution_options(isolation_level="AUTOCOMMIT", **{SERIAL: False}).connect() as connection:
             connection.exec_driver_sql("SET statement_timeout = 0")
-            for table in rewrite:
-                connection.execute(sa.text(f'VACUUM FULL "{table.name}"'))  # a name of ours
+            gone = all(rewritten(connection, table) for table in rewrite)
             connection.exec_driver_sql("VACUUM (SKIP_LOCKED)")
             connection.exec_driver_sql("RESET statement_timeout")
-        return True
+        return gone
 
     def failure(self, error: BaseException) -> Failure:
         origin = origin_of(error)
@@ -274,6 +277,33 @@ def begin_writing(connection: sa.Connection) -> None:
     serial = connection.get_execution_options().get(SERIAL, True)
     row = connection.exec_driver_sql(EXCLUDE_WRITERS if serial else NAME_TRANSACTION).one()
     connection.info["transaction_id"] = row[1]
+
+
+def rewritten(connection: sa.Connection, table: sa.Table) -> bool:
+    """Whether no deleted row went along: those that an older snapshot still sees do, and it is tried again for 5 s."""
+    end_s = time.monotonic() + PURGE_S
+    while kept_dead(connection, table):
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(PURGE_PAUSE_S)
+    return True
+
+
+def kept_dead(connection: sa.Connection, table: sa.Table) -> int:
+    """How many deleted rows a rewrite of the table had to keep: the number that the server's notice begins with."""
+    details: list[str] = []
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+
+    def note(notice: psycopg.errors.Diagnostic) -> None:
+        details.append(notice.message_detail or "")
+
+    driver.add_notice_handler(note)
+    try:
+        connection.execute(sa.text(f'VACUUM (FULL, VERBOSE) "{table.name}"'))  # a name of ours
+    finally:
+        driver.remove_notice_handler(note)
+    return sum(int(found[0]) for detail in details if (found := re.match(r"\d+", detail)))
 
 
 def hide_values(context: sa.engine.ExceptionContext) -> None:

@@ -13,6 +13,7 @@ from data_plane.models.interfaces import Embedder, Message, Role, Sampling, Text
 from data_plane.tools.interfaces import ToolBroker, ToolCall
 from faos.resource.v1.resource_pb2 import Policy
 from faos_core.errors import DeniedError, FaosError, InternalError, LimitError
+from faos_core.store_errors import is_outage
 
 OnDelta = Callable[[str], None]
 
@@ -37,7 +38,10 @@ class Performer:
     async def perform(
         self, agent: str, request: StepRequest, *, idempotency_key: str, on_delta: OnDelta
     ) -> StepOutcome:
-        """on_delta: called with the pieces of an answer as they are generated. Cancel-safe."""
+        """on_delta: called with the pieces of an answer as they are generated. Cancel-safe.
+
+        Raises UnavailableError when the node's own database is away: that is no outcome of the step.
+        """
         try:
             match request.kind:
                 case StepKind.RETRIEVAL:
@@ -49,6 +53,8 @@ class Performer:
                 case StepKind.TOOL:
                     return await self._call(agent, request.body, idempotency_key)
         except FaosError as error:
+            if is_outage(error):
+                raise
             return StepOutcome({}, error.code.code)
 
     async def _retrieve(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,11 @@ from data_plane.agents.loop import decide
 from data_plane.agents.perform import Performer
 from data_plane.agents.plan import Plan
 from data_plane.agents.steps import Ending, RecordedStep, StepOutcome, StepRequest
+from faos_core import store_errors
 from faos_core.clock import Clock
+from faos_core.errors import UnavailableError
+
+DATABASE_RETRY_S = 1.0
 
 
 class RunDriver:
@@ -31,20 +35,36 @@ class RunDriver:
         """From a begun step to the end of the run. history: the recorded steps before it.
 
         revision: of the plan; a step begun under another one than the run's says so. Cancelling leaves the run as a
-        crash would: `begun` is taken up again later. Raises: as the Journal.
+        crash would: `begun` is taken up again later. Raises: as the Journal; a run whose database went away is taken
+        up again from there.
         """
         recorded, step = list(history), begun
         while True:
             recorded.append(await self._do(open_run, plan, step))
             decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run))
             then = marked(decision, revision, open_run.run)
-            following = await self._journal.record_step(open_run, recorded[-1], then=then)
+            following = await self._record(open_run, recorded[-1], then)
             self._publish_finished(open_run, recorded[-1])
             if isinstance(following, RunRecord):
                 self.publish_ended(following, step_count=len(recorded))
                 return
             step = following
             self.publish_begun(open_run, step)
+
+    async def _record(
+        self, open_run: OpenRun, step: RecordedStep, then: StepRequest | Ending
+    ) -> RecordedStep | RunRecord:
+        """While the database is away, what the step came to is kept, so that its effects are not repeated.
+
+        Where it is not known whether it was recorded, the error is raised: the journal itself must be asked.
+        """
+        while True:
+            try:
+                return await self._journal.record_step(open_run, step, then=then)
+            except UnavailableError as error:
+                if error.code is not store_errors.UNAVAILABLE:
+                    raise
+            await self._clock.sleep(DATABASE_RETRY_S)
 
     async def _do(self, open_run: OpenRun, plan: Plan, step: RecordedStep) -> RecordedStep:
         left_s = max(0.0, plan.bounds.seconds - self._elapsed_s(open_run.run))

@@ -19,7 +19,7 @@ from data_plane.agents.journal import Journal, NewRun, OpenRun
 from data_plane.agents.loop import decide
 from data_plane.agents.perform import Performer, Ports
 from data_plane.agents.plan import Plan, make_plan
-from data_plane.agents.run import RunDriver
+from data_plane.agents.run import DATABASE_RETRY_S, RunDriver
 from data_plane.agents.steps import Ending, RecordedStep, RunState
 from data_plane.ceiling.models import Limits
 from data_plane.link.interfaces import Configuration
@@ -28,6 +28,7 @@ from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import FaosError, InternalError, LimitError, NotFoundError, UnavailableError
 from faos_core.ids import RunId
+from faos_core.store_errors import is_outage
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Runs:
     async def _start(self, new: NewRun, plan: Plan) -> RunId:
         """A repeated start finds its run even where there is no place for another."""
         if new.idempotency_key and (existing := await self._journal.find_run(new.agent, new.idempotency_key)):
+            await self._take_up(existing)
             return existing
         self._admit()
         self._starting += 1
@@ -87,6 +89,14 @@ class Runs:
         finally:
             self._starting -= 1
         return open_run.run.run_id
+
+    async def _take_up(self, run_id: RunId) -> None:
+        """A run that was recorded while the answer of the database was lost has nobody who drives it."""
+        if run_id in self._active or self._starting:
+            return
+        for open_run in await self._journal.unfinished_runs():
+            if open_run.run.run_id == run_id and run_id not in self._active:
+                self._spawn(open_run, self._resume(open_run))
 
     async def watch(self, run_id: RunId, *, after_sequence: int = 0) -> AsyncIterator[site.RunEvent]:
         """See RunService.watch. Text deltas of a step come after its StepStarted in the same stream, from the step's
@@ -137,7 +147,10 @@ class Runs:
     async def _resume(self, open_run: OpenRun) -> None:
         """Replay what is recorded; begin again what was begun; go on."""
         configuration = self._ports.configuration.running()
-        _, steps = await self._journal.read_run(open_run.run.run_id)
+        run, steps = await self._journal.read_run(open_run.run.run_id)
+        if run.finished_at is not None:  # it was, and the answer that said so was lost
+            self._driver.publish_ended(run, step_count=len(steps))
+            return
         *recorded, pending = steps  # a run in progress always has a step that is begun
         if open_run.run.agent not in configuration.agents:
             await self._end(open_run, Ending(RunState.FAILED, error_code=AGENT_GONE.code), step_count=len(steps))
@@ -172,7 +185,7 @@ class Runs:
         """Run it to its end; an error that no step took ends this run and no other."""
         run_id = open_run.run.run_id
         try:
-            await work
+            await self._through_outages(open_run, work)
             self._finished += 1
         except FaosError as error:
             await self._fail(open_run, error, error.code.code)
@@ -181,6 +194,18 @@ class Runs:
         finally:
             self._active.discard(run_id)
             self._broadcast.close(run_id)
+
+    async def _through_outages(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
+        """A database that goes away stops no run: it goes on from the journal, as after a crash, when it is back."""
+        while True:
+            try:
+                return await work
+            except UnavailableError as error:
+                if not is_outage(error):
+                    raise
+                log.warning("run.waits", extra={names.RUN_ID: open_run.run.run_id, names.CODE: error.code.code})
+            await self._clock.sleep(DATABASE_RETRY_S)
+            work = self._resume(open_run)
 
     async def _fail(self, open_run: OpenRun, error: Exception, code: str) -> None:
         """End the run as failed. Where even that cannot be written it stays RUNNING, for the next start."""

@@ -505,6 +505,31 @@ async def test_a_purge_leaves_no_page_of_a_rewritten_table_as_it_was(
             assert not canary_in_pages(own_postgres)
 
 
+async def test_a_purge_says_when_an_older_read_keeps_what_was_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "Erased" must not be said of a row that the rewritten table still holds."""
+    monkeypatch.setattr(store_postgres, "PURGE_S", 0.2)
+    entered, leave = threading.Event(), threading.Event()
+
+    def read_on(connection: sa.Connection) -> list[int]:
+        connection.exec_driver_sql("SELECT 1")
+        entered.set()
+        assert leave.wait(10)
+        return numbers(connection)
+
+    await store.write(put(1))
+    reading = asyncio.create_task(store.read(read_on))
+    await asyncio.to_thread(entered.wait, 10)
+    await store.write(lambda connection: connection.execute(notes.delete()).rowcount)
+
+    with pytest.raises(UnavailableError, match=r"store\.unavailable"):
+        await store.purge(rewrite=[notes])
+    leave.set()
+    assert await reading == [1]
+    await store.purge(rewrite=[notes])
+
+
 def canary_in_pages(server: PostgresServer) -> bool:
     with server.connect() as connection:
         connection.execute("CHECKPOINT")

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.servers.postgres import PostgresServer, shared_server
 
@@ -41,3 +44,34 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'test.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+class OnDisk(Protocol):
+    def __call__(self, *, log: bool = False) -> bytes:
+        """All that stands on disk of the database. log: PostgreSQL's log too, which all tests share."""
+
+
+@pytest.fixture
+def on_disk(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> OnDisk:
+    """Reads the files of `database_url`."""
+    if database_url.startswith("sqlite"):
+        return lambda *, log=False: content_of(tmp_path, "test.db*")
+    server: PostgresServer = request.getfixturevalue("postgres")
+
+    def read(*, log: bool = False) -> bytes:
+        with server.connect(str(make_url(database_url).database)) as connection:
+            connection.execute("CHECKPOINT")
+            found = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+        pages = content_of(server.data / "base" / str(found and found[0]))
+        return pages + content_of(server.data / "pg_wal") if log else pages
+
+    return read
+
+
+def content_of(folder: Path, pattern: str = "*") -> bytes:
+    """Every file below the folder, but for those that go away meanwhile."""
+    content = []
+    for path in folder.rglob(pattern):
+        with suppress(FileNotFoundError):
+            content.append(path.read_bytes() if path.is_file() else b"")
+    return b"".join(content)

@@ -35,9 +35,9 @@ SETTINGS = (
 
 def programs() -> Path | None:
     """The folder of initdb and pg_ctl of the newest version here."""
-    folders = [*Path("/usr/lib/postgresql").glob("*/bin"), *(Path(p) for p in os.get_exec_path())]
-    found = [folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()]
-    return max(found, key=lambda folder: folder.parent.name.zfill(4), default=None)
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
+    folders = [*debian, *(Path(entry) for entry in os.get_exec_path())]
+    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)
 
 
 def unprivileged() -> dict[str, Any]:
@@ -81,10 +81,17 @@ class PostgresServer:
             for path in (folder, secret):
                 shutil.chown(path, "postgres", "postgres")
         server = cls(folder, free_port())
-        server._run("initdb", "--no-sync", "--auth=scram-sha-256", f"--username={ADMIN}", f"--pwfile={secret}",
-                    "--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en")  # fmt: skip
-        server.start()
+        try:
+            server._initialise(secret)
+            server.start()
+        except BaseException:
+            server.remove()
+            raise
         return server
+
+    def _initialise(self, secret: Path) -> None:
+        self._run("initdb", "--no-sync", "--auth=scram-sha-256", f"--username={ADMIN}", f"--pwfile={secret}",
+                    "--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en")  # fmt: skip
 
     @property
     def data(self) -> Path:

@@ -118,7 +118,8 @@ async def main(folder: Path, pause_point: str) -> None:
     trace = Trace(folder, pause_point)
     active = Active(configuration(knowledge=["manual"], tools=["plant"]))
     ports = Ports(active, OneModel(TracedModel(trace)), TracedEmbedder(trace), tools_of(trace), TracedDocuments(trace))
-    async with open_storage(folder / "node", tenant=TENANT) as storage:
+    url = os.environ.get("RESUME_DATABASE_URL")
+    async with open_storage(folder / "node", tenant=TENANT, database_url=url) as storage:
         clock = SystemClock()
         runs = Runs(Journal(storage.store, storage.sealer, clock), ports, Limits(), clock)
         async with running([runs]):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -28,6 +29,12 @@ PAUSE_POINTS = (
 STEPS = ("retrieval", "routing", "arguments", "tool", "answer")  # in the order of their sequences, from 1
 
 
+@pytest.fixture(autouse=True)
+def on_each_engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child inherits it."""
+    monkeypatch.setenv("RESUME_DATABASE_URL", database_url)
+
+
 def run_child(folder: Path, pause_point: str) -> str:
     """What the child said last: it is killed with SIGKILL when it pauses, and ends by itself otherwise."""
     command = [sys.executable, "-m", "tests.system.resume_child", str(folder), pause_point]
@@ -44,7 +51,7 @@ def executions(folder: Path) -> list[str]:
 
 
 async def journal_of(folder: Path) -> tuple[RunState, str, list[RecordedStep]]:
-    async with open_storage(folder / "node", tenant=TENANT) as storage:
+    async with open_storage(folder / "node", tenant=TENANT, database_url=os.environ["RESUME_DATABASE_URL"]) as storage:
         journal = Journal(storage.store, storage.sealer, SystemClock())
         run_id: RunId | None = await journal.find_run("helper", "the one")
         assert run_id

@@ -49,3 +49,18 @@ def test_error_names_the_key(tmp_path: Path, text: str, environment: dict[str, s
         load_settings(write(tmp_path, text), environment)
 
     assert named in caught.value.what
+
+
+def test_the_sample_is_read_and_says_the_defaults() -> None:
+    """People copy it; a setting that it misspells would be refused on their machine."""
+    sample = Path(__file__).parents[3] / "deploy" / "node.toml"
+
+    assert load_settings(sample, {}) == NodeSettings(data_dir=sample.parent / "data")
+
+
+def test_a_password_in_the_database_url_is_in_no_text(tmp_path: Path) -> None:
+    """Settings end up in logs and error reports."""
+    settings = load_settings(write(tmp_path, 'data_dir = "d"'), {"FAOS_NODE_DATABASE_URL": "postgresql://u:canary@h/d"})
+
+    assert settings.database_url
+    assert "canary" not in repr(settings)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,10 @@ NOW = datetime(2026, 5, 4, tzinfo=UTC)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(database_url: str) -> AsyncIterator[Store]:
     """Two tenants, each with the sites s1 and s2 and the nodes n1 and n2 there; acme stands at revision 3."""
-    url = f"sqlite:///{tmp_path / 'cp.db'}"
-    migrate_schema(url)
-    async with Store(url) as store:
+    migrate_schema(database_url)
+    async with Store(database_url) as store:
         for tenant in ("acme", "other"):
             await insert(store, tenants, name=tenant, created_at=NOW, tuf_root=b"")
             for number in (1, 2):

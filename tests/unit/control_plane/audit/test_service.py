@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,13 +13,13 @@ from control_plane.db.models import audit_records, tenants
 from control_plane.db.schema import migrate_schema
 from faos_core.errors import IntegrityError
 from faos_core.store import Store
+from tests.servers.statements import refuse_inserts
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path / 'cp.db'}"
-    migrate_schema(url)
-    async with Store(url) as store:
+async def store(database_url: str) -> AsyncIterator[Store]:
+    migrate_schema(database_url)
+    async with Store(database_url) as store:
         yield store
 
 
@@ -69,7 +68,7 @@ async def test_verify_accepts_an_empty_log(store: Store) -> None:
         "UPDATE audit_records SET target = 'other' WHERE sequence = 2",
         "UPDATE audit_records SET outcome = 'NOT_FOUND' WHERE sequence = 2",
         "UPDATE audit_records SET at = '2020-01-01 00:00:00.000000' WHERE sequence = 2",
-        "UPDATE audit_records SET leaf_sha256 = zeroblob(32) WHERE sequence = 2",
+        "UPDATE audit_records SET leaf_sha256 = substr(leaf_sha256, 2) WHERE sequence = 2",
         "DELETE FROM audit_records WHERE sequence = 2",
         "UPDATE audit_records SET sequence = 9 WHERE sequence = 2",
     ],
@@ -118,9 +117,7 @@ async def test_mutation_fails_when_its_record_cannot_be_written(store: Store) ->
     """No audit, no action."""
 
     def break_audit(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(
-            "CREATE TRIGGER broken BEFORE INSERT ON audit_records BEGIN SELECT RAISE(ABORT, 'no audit'); END"
-        )
+        refuse_inserts(connection, "audit_records", "no audit")
 
     def mutate(connection: sa.Connection) -> None:
         connection.execute(tenants.insert().values(name="t", created_at=datetime.now(UTC), tuf_root=b""))

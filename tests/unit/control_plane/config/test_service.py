@@ -53,10 +53,10 @@ class FakeClock:
 
 
 @contextlib.asynccontextmanager
-async def configuration(folder, age=timedelta(0)):
+async def configuration(folder, age=timedelta(0), url=None):
     """A configuration service over a real database, with the tenant acme and its sites north and south, begun in the
     past if it has an age."""
-    url = f"sqlite:///{folder / 'cp.db'}"
+    url = url or f"sqlite:///{folder / 'cp.db'}"
     await asyncio.to_thread(migrate_schema, url)
     clock = FakeClock()
     clock.at -= age
@@ -70,8 +70,8 @@ async def configuration(folder, age=timedelta(0)):
 
 
 @pytest.fixture
-async def service(tmp_path):
-    async with configuration(tmp_path) as made:
+async def service(tmp_path, database_url):
+    async with configuration(tmp_path, url=database_url) as made:
         yield made
 
 

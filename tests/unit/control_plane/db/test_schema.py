@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from control_plane.db.models import UtcDateTime, metadata, sites, tenants
 from control_plane.db.schema import migrate_schema
+from tests.servers.postgres import PostgresServer
 
 
 def shape(engine: sa.Engine) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def shape(engine: sa.Engine) -> dict[str, Any]:
     return {
         table: {
             "columns": {
-                column["name"]: (str(column["type"]), column["nullable"], column["default"], column["primary_key"])
+                column["name"]: (str(column["type"]), column["nullable"], column["default"], column.get("primary_key"))
                 for column in inspector.get_columns(table)
             },
             "primary key": inspector.get_pk_constraint(table),
@@ -37,17 +37,25 @@ def shape(engine: sa.Engine) -> dict[str, Any]:
 
 
 @pytest.fixture
-def migrated(tmp_path: Path) -> Iterator[sa.Engine]:
-    url = f"sqlite:///{tmp_path / 'migrated.db'}"
-    migrate_schema(url)
-    engine = sa.create_engine(url)
+def migrated(database_url: str) -> Iterator[sa.Engine]:
+    migrate_schema(database_url)
+    engine = sa.create_engine(database_url)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
-def declared() -> Iterator[sa.Engine]:
-    engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
+def declared(database_url: str, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
+    """Another database of the same engine."""
+    if not database_url.startswith("sqlite"):
+        server: PostgresServer = request.getfixturevalue("postgres")
+        with server.database() as name:
+            yield from created(sa.create_engine(server.url(name)))
+        return
+    yield from created(sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool))
+
+
+def created(engine: sa.Engine) -> Iterator[sa.Engine]:
     metadata.create_all(engine)
     yield engine
     engine.dispose()
@@ -82,7 +90,7 @@ def test_migrating_again_changes_nothing(migrated: sa.Engine) -> None:
     """Every start migrates."""
     before = shape(migrated)
 
-    migrate_schema(str(migrated.url))
+    migrate_schema(migrated.url.render_as_string(hide_password=False))
 
     assert shape(migrated) == before
 
@@ -141,6 +149,7 @@ def test_a_site_without_its_tenant_is_refused(migrated: sa.Engine) -> None:
     """The database itself keeps what belongs to nobody out."""
     row = {"tenant": "nobody", "name": "s", "labels": {}, "created_at": datetime.now(UTC)}
     with migrated.connect() as connection:
-        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
         with pytest.raises(IntegrityError):
             connection.execute(sites.insert().values(row))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -16,13 +15,13 @@ from control_plane.tenants.service import TenantService, require_site
 from faos_core.clock import SystemClock
 from faos_core.errors import ConflictError, InvalidError, NotFoundError
 from faos_core.store import Store
+from tests.servers.statements import refuse_inserts
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path / 'cp.db'}"
-    migrate_schema(url)
-    async with Store(url) as store:
+async def store(database_url: str) -> AsyncIterator[Store]:
+    migrate_schema(database_url)
+    async with Store(database_url) as store:
         yield store
 
 
@@ -87,11 +86,7 @@ async def test_malformed_names_never_reach_the_key_folder(service: TenantService
 
 async def test_no_audit_no_tenant(service: TenantService, store: Store) -> None:
     """The invariant of every mutation, on the first of them."""
-    await store.write(
-        lambda connection: connection.exec_driver_sql(
-            "CREATE TRIGGER broken BEFORE INSERT ON audit_records BEGIN SELECT RAISE(ABORT, 'no audit'); END"
-        )
-    )
+    await store.write(lambda connection: refuse_inserts(connection, "audit_records", "no audit"))
 
     with pytest.raises(DBAPIError):
         await service.create_tenant("acme", actor="me")

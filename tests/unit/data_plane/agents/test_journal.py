@@ -1,3 +1,4 @@
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,13 +6,21 @@ import pytest
 
 from data_plane.agents.journal import Journal, NewRun, OpenRun
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
-from data_plane.storage.service import Storage
+from data_plane.storage.service import Storage, open_storage
 from faos_core.clock import SystemClock
 from faos_core.errors import InternalError, InvalidError, NotFoundError
+from faos_core.ids import TenantName
+from tests.servers.databases import OnDisk
 
 ASK = StepRequest(StepKind.MODEL, "small", {"text": "canary-request"})
 NEXT = StepRequest(StepKind.TOOL, "read", {"text": "next"})
 DONE = StepOutcome({"text": "canary-result"})
+
+
+@pytest.fixture
+async def storage(tmp_path: Path, database_url: str) -> AsyncIterator[Storage]:
+    async with open_storage(tmp_path / "node", tenant=TenantName("acme"), database_url=database_url) as storage:
+        yield storage
 
 
 @pytest.fixture
@@ -75,14 +84,14 @@ async def test_idempotency_key_is_unique_per_agent(journal: Journal) -> None:
     assert other.run.run_id != first.run.run_id
 
 
-async def test_nothing_of_a_customers_is_on_disk_in_the_clear(journal: Journal, tmp_path: Path) -> None:
+async def test_nothing_of_a_customers_is_on_disk_in_the_clear(journal: Journal, on_disk: OnDisk) -> None:
     """The database file, its WAL and whatever lies beside them are what a thief gets."""
     open_run, step = await begun(journal, idempotency_key="canary-key", subject="canary-subject")
     await journal.record_step(open_run, done(step), then=Ending(RunState.SUCCEEDED, "canary-output"))
 
-    on_disk = b"".join(file.read_bytes() for file in (tmp_path / "node").iterdir() if file.is_file())
-    assert b"helper" in on_disk
-    assert b"canary" not in on_disk
+    content = on_disk()
+    assert b"helper" in content
+    assert b"canary" not in content
 
 
 async def test_erased_subject_takes_its_runs_along(journal: Journal, storage: Storage) -> None:

@@ -1,7 +1,6 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -22,11 +21,10 @@ def import_tables() -> None:
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sa.Connection]:
+def connection(database_url: str) -> Iterator[sa.Connection]:
     """Of a database that was migrated from nothing."""
-    url = f"sqlite:///{tmp_path / 'node.db'}"
-    migrate(url, MIGRATIONS)
-    engine = sa.create_engine(url)
+    migrate(database_url, MIGRATIONS)
+    engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         yield connection
     engine.dispose()

@@ -1,15 +1,15 @@
 import asyncio
 import base64
 import os
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from data_plane.storage.models import data_keys
-from data_plane.storage.service import Storage, open_storage
+from data_plane.storage.service import Storage
 from faos_core.errors import IntegrityError
-from faos_core.ids import TenantName
+from tests.servers.databases import OnDisk
+from tests.unit.data_plane.storage.conftest import Beside
 from tests.unit.data_plane.storage.letters import Letters
 
 
@@ -52,7 +52,7 @@ async def test_a_value_moved_to_another_row_is_refused(storage: Storage, box: Le
 
 
 async def test_a_key_whose_transaction_failed_seals_nothing_later(
-    tmp_path: Path, box: Letters, storage: Storage
+    beside: Beside, box: Letters, storage: Storage
 ) -> None:
     """A remembered key that was never stored would make every later value unreadable after a restart."""
 
@@ -64,15 +64,15 @@ async def test_a_key_whose_transaction_failed_seals_nothing_later(
         await storage.store.write(fails)
     await box.put("kept", "kept", subject="Ada")
 
-    async with open_storage(tmp_path / "node", tenant=TenantName("acme")) as again:
+    async with beside("acme") as again:
         assert await type(box)(again).get("kept") == "kept"
 
 
-async def test_another_tenant_cannot_open(tmp_path: Path, box: Letters) -> None:
+async def test_another_tenant_cannot_open(beside: Beside, box: Letters) -> None:
     """No cross-tenant read, even over one file."""
     await box.put("a", "for acme", subject="Ada")
 
-    async with open_storage(tmp_path / "node", tenant=TenantName("other")) as other:
+    async with beside("other") as other:
         with pytest.raises(Exception, match="storage") as caught:
             await type(box)(other).get("a")
 
@@ -81,7 +81,7 @@ async def test_another_tenant_cannot_open(tmp_path: Path, box: Letters) -> None:
 
 @pytest.mark.parametrize("column", ["wrapped_key", "tenant"])
 async def test_a_wrapped_key_that_was_moved_is_refused(
-    tmp_path: Path, storage: Storage, box: Letters, column: str
+    beside: Beside, storage: Storage, box: Letters, column: str
 ) -> None:
     """Who can write the file must not give one subject's key to another, or to another tenant."""
     await box.put("ada", "hers", subject="Ada")
@@ -93,8 +93,8 @@ async def test_a_wrapped_key_that_was_moved_is_refused(
         lambda connection: connection.execute(data_keys.update().where(ada).values({column: value})).rowcount
     )
 
-    tenant = TenantName("acme" if column == "wrapped_key" else "other")
-    async with open_storage(tmp_path / "node", tenant=tenant) as again:
+    tenant = "acme" if column == "wrapped_key" else "other"
+    async with beside(tenant) as again:
         with pytest.raises(IntegrityError):
             await Letters(again).get("ada")
 
@@ -109,20 +109,19 @@ def test_blind_indexes_find_equal_values_of_one_column_only(storage: Storage, bo
     assert len(index) == 32
 
 
-async def test_nothing_stands_on_disk_in_the_clear(storage: Storage, box: Letters, tmp_path: Path) -> None:
+async def test_nothing_stands_on_disk_in_the_clear(storage: Storage, box: Letters, on_disk: OnDisk) -> None:
     """At rest, sealed columns are the only wall: values, subjects' names and keys must not show in any file."""
     canaries = [f"canary-{os.urandom(8).hex()}" for _ in range(50)]
     for n, canary in enumerate(canaries):
         await box.put(f"row-{n}", {"text": canary}, subject=f"Subject {canary}")
     forms = [form for canary in canaries for form in (canary.encode(), base64.b64encode(canary.encode()))]
 
-    assert found(tmp_path, [b"row-49"])  # the search itself works, and sees the WAL
-    assert not found(tmp_path, forms)
+    assert found(on_disk(log=True), [b"row-49"])  # the search itself works, and sees the WAL
+    assert not found(on_disk(log=True), forms)
     await storage.store.purge()
-    assert found(tmp_path, [b"row-49"])
-    assert not found(tmp_path, forms)
+    assert found(on_disk(log=True), [b"row-49"])
+    assert not found(on_disk(log=True), forms)
 
 
-def found(folder: Path, forms: list[bytes]) -> list[bytes]:
-    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+def found(content: bytes, forms: list[bytes]) -> list[bytes]:
     return [form for form in forms if form in content]
