@@ -25,6 +25,7 @@ from benchmarks.report import Headline, keep
 from data_plane.storage.sealed import Sealed
 from data_plane.storage.service import Storage, open_storage
 from faos_core.ids import TenantName
+from tests.servers import postgres
 
 ROW_BYTES = 512
 SUBJECTS = 1_000
@@ -95,8 +96,11 @@ def fsyncs_per_s(folder: Path, seconds: float) -> float:
     return round(done / (time.perf_counter() - begin), 1)
 
 
-async def measure_all(folder: Path, seconds: float) -> list[Result]:
-    async with open_storage(folder, tenant=TenantName("bench")) as storage:
+async def measure_all(
+    folder: Path, seconds: float, *, engine: str = "", database_url: str | None = None
+) -> list[Result]:
+    """engine: stands before what is measured."""
+    async with open_storage(folder, tenant=TenantName("bench"), database_url=database_url) as storage:
         await storage.store.write(metadata.create_all)
         cases = (
             ("plain", insert_plain),
@@ -104,10 +108,23 @@ async def measure_all(folder: Path, seconds: float) -> list[Result]:
             ("sealed by subject", insert_sealed(storage, SUBJECTS)),
         )
         return [
-            await measure(storage, what, insert, writers=writers, seconds=seconds)
+            await measure(storage, f"{engine}{what}", insert, writers=writers, seconds=seconds)
             for writers in (1, 100, 1_000)
             for what, insert in cases
         ]
+
+
+def measure_postgres(folder: Path, seconds: float) -> list[Result]:
+    """The same rows over a server of this machine; none where it has none."""
+    if not postgres.is_here():
+        print("without PostgreSQL: this machine has no server")
+        return []
+    server = postgres.PostgresServer.create()
+    try:
+        with server.database() as name:
+            return asyncio.run(measure_all(folder, seconds, engine="postgres ", database_url=server.url(name)))
+    finally:
+        server.remove()
 
 
 def main() -> None:
@@ -117,9 +134,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         floor = fsyncs_per_s(Path(folder), min(1.0, options.seconds))
         results = asyncio.run(measure_all(Path(folder) / "node", options.seconds))
-    print(f"{'what':<20}{'writers':>8}{'writes/s':>10}{'p50 ms':>9}{'p99 ms':>9}")
+        results += measure_postgres(Path(folder) / "postgres", options.seconds)
+    print(f"{'what':<28}{'writers':>8}{'writes/s':>10}{'p50 ms':>9}{'p99 ms':>9}")
     for r in results:
-        print(f"{r.what:<20}{r.writers:>8}{r.writes_per_s:>10,.0f}{r.p50_ms:>9.2f}{r.p99_ms:>9.2f}")
+        print(f"{r.what:<28}{r.writers:>8}{r.writes_per_s:>10,.0f}{r.p50_ms:>9.2f}{r.p99_ms:>9.2f}")
     print(f"fsyncs/s of this disk, one thread: {floor:,.0f}")
     headlines = [Headline(f"{r.what}, {r.writers} at once", r.writes_per_s, "writes/s") for r in results]
     figures = {"row_bytes": ROW_BYTES, "fsyncs_per_s": floor, "results": [asdict(result) for result in results]}
