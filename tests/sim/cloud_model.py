@@ -111,7 +111,7 @@ class Cloud:
             if self.is_up and start == self.starts:
                 then()
 
-        self.world.loop.after(self._written_s - now_s, commit)
+        self.world.loop.at(self._written_s, commit)
 
 
 class CloudStream:

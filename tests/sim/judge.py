@@ -191,7 +191,7 @@ class Judge:
             if ill not in life.store.state.quarantined:
                 self.fail(f"{me}: {status.revision} fell ill, and is not in quarantine")
         lied_to = (node.number, status.revision) in self.tampered or code == "ROLLBACK"
-        if status.state in session.REFUSALS and facts[1] == status.revision and not lied_to:
+        if status.state in session.REFUSALS and facts[0] == facts[1] == status.revision and not lied_to:
             self.fail(f"{me}: refuses {status.revision}, which is its last known good")
 
     # ---- the control plane

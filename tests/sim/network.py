@@ -53,7 +53,7 @@ class End:
             return
         loop = link.network.loop
         self._due_s = max(self._due_s, loop.time() + link.network.arrives_in_s(link.node))
-        loop.after(self._due_s - loop.time(), self.peer._arrive, data)
+        loop.at(self._due_s, self.peer._arrive, data)
 
     def _arrive(self, data: bytes) -> None:
         if self.is_open and not self._link.is_cut:
@@ -69,7 +69,7 @@ class End:
             return
         loop = link.network.loop
         self._due_s = max(self._due_s, loop.time() + link.network.arrives_in_s(link.node))
-        loop.after(self._due_s - loop.time(), self.peer.break_off)
+        loop.at(self._due_s, self.peer.break_off)
 
     def vanish(self) -> None:
         """Its process is gone, and says nothing more."""

@@ -59,8 +59,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def after(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """A plain event, cheaper than call_later and not to be cancelled."""
+        self.at(self._now_s + delay_s, callback, *args)
+
+    def at(self, when_s: float, callback: Callable[..., object], *args: Any) -> None:
+        """Exactly then; after what was asked for the same moment before."""
         self._asked += 1
-        heapq.heappush(self._timers, (self._now_s + delay_s, self._asked, callback, args))
+        heapq.heappush(self._timers, (when_s, self._asked, callback, args))
 
     def run(self, until: Callable[[], bool], after_each: Callable[[], None], *, at_most_s: float) -> None:
         """Events one by one until `until()`; it is asked after each event, as `after_each` is called."""
