@@ -19,6 +19,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Configuration": {
         "apply": ("apply", "apply", "Make what is declared in files the desired state."),
+        "diff": ("diff", "diff", "What an apply would change; what a node lacks."),
+        "delete": ("delete", "delete", "Remove resources."),
+        "rollback": ("rollback", "rollback", "Bring back what an earlier revision declared."),
         "get": ("get", "get", "List resources, nodes, revisions and more."),
         "describe": ("describe", "describe", "One thing in full."),
     },

@@ -3,8 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S = 30.0
 PAGE_SIZE = 500
+RECONNECT_MS = 1000  # at most between two attempts to connect: somebody is waiting
 POLL_S = 0.2
 MESSAGE_BYTES = 64 * 1024 * 1024
 VIOLATIONS_KEY = "faos-violations-bin"  # trailing metadata: a serialised ResourceViolations
@@ -57,6 +58,17 @@ class AdminClient:
             return await rpc(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise self._error_of(error) from error
+
+    async def stream(self, rpc: Any, request: Any) -> AsyncIterator[Any]:
+        """Answers until the server ends; as long as it takes. Raises as `call`."""
+        call = rpc(request, metadata=self._metadata)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(error) from error
+        finally:
+            call.cancel()
 
     async def list_all(self, rpc: Any, request: Any, *, limit: int = 0) -> list[Any]:
         """Every item of a list, page by page; limit: at most so many, 0 for all. Raises as `call`."""
@@ -89,6 +101,7 @@ async def connect(context: Context) -> AsyncIterator[AdminClient]:
     options = [
         ("grpc.ssl_target_name_override", SERVER_NAME),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         ("grpc.enable_http_proxy", int(not address.startswith(LOOPBACK))),
     ]
     async with grpc.aio.secure_channel(address, credentials, options) as channel:
@@ -158,10 +171,18 @@ async def list_nodes(client: AdminClient, tenant: str = "", site: str = "") -> l
 
 
 async def apply_resources(
-    client: AdminClient, tenant: str, located: Sequence[Located], *, validate_only: bool = False
+    client: AdminClient,
+    tenant: str,
+    located: Sequence[Located],
+    *,
+    validate_only: bool = False,
+    apply_set: str = "",
+    prune: bool = False,
+    reason: str = "",
 ) -> admin.ApplyResourcesResponse:
     """Make these resources the desired state; safe to repeat.
 
+    apply_set, prune, reason: as of ApplyResourcesRequest.
     Raises: ResourcesRefusedError with each problem at its place in the files; what the server raised otherwise.
     """
     request = admin.ApplyResourcesRequest(
@@ -169,9 +190,50 @@ async def apply_resources(
         resources=[each.resource for each in located],
         request_id=uuid.uuid4().hex,
         validate_only=validate_only,
+        apply_set=apply_set,
+        prune=prune,
+        reason=reason,
     )
-    try:
+    with placing_problems(located):
         return await client.call(client.resources.ApplyResources, request)
+
+
+async def delete_resources(
+    client: AdminClient,
+    tenant: str,
+    names: Sequence[admin.ResourceName],
+    located: Sequence[Located] = (),
+    *,
+    validate_only: bool = False,
+    reason: str = "",
+) -> admin.DeleteResourcesResponse:
+    """Remove resources; safe to repeat. located: where they are declared, if they were named by files.
+
+    Raises: ResourcesRefusedError that names who refers to them; NotFoundError; what the server raised otherwise.
+    """
+    request = admin.DeleteResourcesRequest(
+        tenant=tenant, names=names, request_id=uuid.uuid4().hex, validate_only=validate_only, reason=reason
+    )
+    with placing_problems(located):
+        return await client.call(client.resources.DeleteResources, request)
+
+
+async def rollback_revision(
+    client: AdminClient, tenant: str, number: int, *, validate_only: bool = False, reason: str = ""
+) -> admin.RollbackRevisionResponse:
+    """Make the content of a revision stand again; safe to repeat. Raises NotFoundError, ResourcesRefusedError."""
+    request = admin.RollbackRevisionRequest(
+        tenant=tenant, number=number, request_id=uuid.uuid4().hex, validate_only=validate_only, reason=reason
+    )
+    with placing_problems(()):
+        return await client.call(client.resources.RollbackRevision, request)
+
+
+@contextmanager
+def placing_problems(located: Sequence[Located]) -> Iterator[None]:
+    """Make a refusal of resources one that says where they are written."""
+    try:
+        yield
     except FaosError as error:
         if problems := problems_in(error.__cause__, located):
             raise errors.ResourcesRefusedError(problems) from error
@@ -270,6 +332,9 @@ async def get_node(client: AdminClient, tenant: str, name: str) -> admin.GetNode
     return await client.call(client.nodes.GetNode, admin.GetNodeRequest(tenant=tenant, name=name))
 
 
-async def get_revision(client: AdminClient, tenant: str, number: int) -> admin.GetRevisionResponse:
+async def get_revision(
+    client: AdminClient, tenant: str, number: int, *, with_entries: bool = False
+) -> admin.GetRevisionResponse:
     """Raises NotFoundError."""
-    return await client.call(client.resources.GetRevision, admin.GetRevisionRequest(tenant=tenant, number=number))
+    request = admin.GetRevisionRequest(tenant=tenant, number=number, with_entries=with_entries)
+    return await client.call(client.resources.GetRevision, request)

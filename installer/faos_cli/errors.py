@@ -77,6 +77,18 @@ RESOURCES_REFUSED = define(
     why="A revision is taken as a whole or not at all; nothing was changed.",
     next_step="Correct the places listed, then run the command again.",
 )
+SET_MISSING = define(
+    "apply.set_missing",
+    what="It is not said what --prune may delete.",
+    why="Other files and other people may have applied resources of this tenant, so only those of one set can go.",
+    next_step="Name the set that these files are applied with, each time: faos apply --prune --set NAME -f DIR",
+)
+WATCH_LOST = define(
+    "get.watch_lost",
+    what="The control plane did not come back within {waited_s} seconds.",
+    why="{reason}",
+    next_step="Look again when it runs: faos get nodes -w",
+)
 NODES_REFUSED = define(
     "apply.not_healthy",
     what="Revision {revision} is not healthy everywhere: {counts}.",

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -33,6 +34,20 @@ def run_guarded(command: Callable[[], object]) -> int:
             raise
         return told(error)
     return left_with if isinstance(left_with, int) else OK
+
+
+@contextmanager
+def failing_with(code: int) -> Iterator[None]:
+    """End a command whose code 1 means something else with this one instead, whatever its error is."""
+    try:
+        yield
+    except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+        raise
+    except Exception as error:  # the supervisor of the process
+        if os.environ.get("FAOS_DEBUG"):
+            raise
+        told(error)
+        raise click.exceptions.Exit(code) from error
 
 
 def told(error: Exception) -> int:

@@ -155,6 +155,7 @@ def resource_cells(stored: admin.GetResourceResponse) -> Sequence[str]:
         selector or "all",
         str(stored.revision),
         labels_text(resource.metadata.labels),
+        stored.apply_set,
     )
 
 
@@ -173,11 +174,16 @@ def token_cells(token: admin.JoinToken) -> Sequence[str]:
 
 
 def revision_cells(revision: admin.Revision) -> Sequence[str]:
+    gone = admin.CHANGE_TYPE_DELETED
     changed = [change for change in revision.changes if change.change != admin.CHANGE_TYPE_UNCHANGED]
-    summary = ", ".join(f"{kinds.kind_name(each.kind).lower()}/{each.name}" for each in changed[:3])
+    summary = ", ".join(
+        f"{'-' if each.change == gone else ''}{kinds.kind_name(each.kind).lower()}/{each.name}" for each in changed[:3]
+    )
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     created = age(moment(revision, "created_at"))
-    return (str(revision.number), created, revision.author, summary + more, revision.manifest_sha256.hex())
+    back = f"back to {revision.rollback_of}" if revision.rollback_of else ""
+    reason = "; ".join(each for each in (back, revision.reason) if each)
+    return (str(revision.number), created, revision.author, summary + more, reason, revision.manifest_sha256.hex())
 
 
 def audit_cells(record: admin.AuditRecord) -> Sequence[str]:
@@ -197,7 +203,7 @@ def resource_listing(row: kinds.KindRow) -> Listing:
         plural=PLURALS.get(row.name, f"{singular}s"),
         short=SHORT.get(row.name, ()),
         columns=("NAME", "KIND", "SITES", "REVISION"),
-        wide_columns=("LABELS",),
+        wide_columns=("LABELS", "SET"),
         fetch=fetch_resources(row.kind),
         fetch_one=fetch_resource(row.kind),
         cells=resource_cells,
@@ -247,7 +253,7 @@ LISTINGS: tuple[Listing, ...] = (
         plural="resources",
         short=("all",),
         columns=("NAME", "KIND", "SITES", "REVISION"),
-        wide_columns=("LABELS",),
+        wide_columns=("LABELS", "SET"),
         fetch=fetch_resources(KIND_UNSPECIFIED),
         cells=resource_cells,
         name_of=resource_name,
@@ -259,7 +265,7 @@ LISTINGS: tuple[Listing, ...] = (
         singular="revision",
         plural="revisions",
         short=("rev",),
-        columns=("REVISION", "AGE", "AUTHOR", "CHANGED"),
+        columns=("REVISION", "AGE", "AUTHOR", "CHANGED", "REASON"),
         wide_columns=("MANIFEST",),
         fetch=fetch_revisions,
         fetch_one=fetch_revision,

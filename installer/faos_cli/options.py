@@ -54,6 +54,22 @@ def labels_option(command: F) -> F:
     )(command)
 
 
+def reason_option(command: F) -> F:
+    """--reason TEXT."""
+    return click.option("--reason", default="", metavar="TEXT", help="Why, for the history: faos get revisions.")(
+        command
+    )
+
+
+def set_options(command: F) -> F:
+    """--set NAME and --prune."""
+    prune = click.option("--prune", is_flag=True, help="Delete what the set no longer declares; needs --set.")
+    named = click.option(
+        "--set", "apply_set", default="", metavar="NAME", help="Set that these files make up; the same each time."
+    )
+    return prune(named(command))
+
+
 def output_option(*formats: str) -> Callable[[F], F]:
     """-o; the first format is the default."""
     choice = click.Choice(formats)

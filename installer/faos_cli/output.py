@@ -26,6 +26,7 @@ COLOURS = {
     "SOAKING": BUSY,
     "NEVER": BUSY,
     "updated": BUSY,
+    "deleted": BAD,
 }
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 

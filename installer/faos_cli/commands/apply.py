@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faos_cli.options import DURATION, with_control_plane
+from faos_cli.options import DURATION, reason_option, set_options, with_control_plane
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
     from faos_cli.admin_client import AdminClient, Settlement
     from faos_cli.context import Context
     from faos_core.resource_reader import Located
+
+    Applied = admin.ApplyResourcesResponse | admin.DeleteResourcesResponse | admin.RollbackRevisionResponse
 
 DEFAULT_WAIT_S = 300
 
@@ -27,15 +29,19 @@ DEFAULT_WAIT_S = 300
     metavar="[TIMEOUT]",
     help="Until the nodes that it concerns are healthy, or one refuses [5m].",
 )
+@set_options
+@reason_option
 @with_control_plane
-def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int | None) -> None:
-    """Make what is declared in YAML files the desired state. What the files do not name stays as it is.
+def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int | None, **given: Any) -> None:
+    """Make what is declared in YAML files the desired state. What the files do not name stays as it is; with --prune,
+    what the same --set declared before and no longer does is deleted.
 
     \b
     Examples:
       faos apply -f resources/                 every .yaml and .yml below
       faos apply -f agent.yaml --dry-run       only say what would change
       faos apply -f agent.yaml --wait          until the sites run it, or say why not
+      faos apply -f resources/ --set ward --prune --reason "bed tool retired"
       cat agent.yaml | faos apply -f -
     \b
     One resource of each kind; what they name (source, folder, program) the site defines in its site.toml:
@@ -73,22 +79,34 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
 
     from faos_core.resource_yaml import load
 
+    require_set(given["apply_set"], prune=given["prune"])
     located = load(files)
-    asyncio.run(run_apply(context, located, dry_run=dry_run, wait_s=None if dry_run else wait_s))
+    asyncio.run(run_apply(context, located, dry_run=dry_run, wait_s=None if dry_run else wait_s, **given))
 
 
-async def run_apply(context: "Context", located: "list[Located]", *, dry_run: bool, wait_s: float | None) -> None:
+def require_set(apply_set: str, *, prune: bool) -> None:
+    """Raises SetupError: a prune must say of what."""
+    if prune and not apply_set:
+        from faos_cli.errors import SET_MISSING
+        from faos_core.errors import SetupError
+
+        raise SetupError(SET_MISSING)
+
+
+async def run_apply(
+    context: "Context", located: "list[Located]", *, dry_run: bool, wait_s: float | None, **given: Any
+) -> None:
     from faos_cli.admin_client import apply_resources, choose_tenant, connect
 
     async with connect(context) as client:
         tenant = await choose_tenant(client, context.tenant)
-        applied = await apply_resources(client, tenant, located, validate_only=dry_run)
+        applied = await apply_resources(client, tenant, located, validate_only=dry_run, **given)
         tell_changes(applied, dry_run=dry_run)
         if wait_s is not None:
             await wait(client, tenant, applied, timeout_s=wait_s)
 
 
-def tell_changes(applied: "admin.ApplyResourcesResponse", *, dry_run: bool) -> None:
+def tell_changes(applied: "Applied", *, dry_run: bool) -> None:
     """kubectl's lines, then what it means for the sites."""
     from faos_cli.output import coloured, enum_text
     from faos_core.kinds import kind_name
@@ -107,9 +125,7 @@ def tell_changes(applied: "admin.ApplyResourcesResponse", *, dry_run: bool) -> N
     click.echo(f"Revision {applied.revision} {note}; sites: {sites}")
 
 
-async def wait(
-    client: "AdminClient", tenant: str, applied: "admin.ApplyResourcesResponse", *, timeout_s: float
-) -> None:
+async def wait(client: "AdminClient", tenant: str, applied: "Applied", *, timeout_s: float) -> None:
     """Until the nodes have decided. Raises UnavailableError, InvalidError that explain why one is not healthy."""
     from faos_cli.admin_client import wait_until_settled
 

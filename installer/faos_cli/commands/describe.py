@@ -145,6 +145,8 @@ def show_revision(answer: "admin.GetRevisionResponse") -> None:
             "revision": str(revision.number),
             "tenant": revision.tenant,
             "author": revision.author,
+            "reason": revision.reason,
+            "content of": revision_text(revision.rollback_of) if revision.rollback_of else "",
             "made": clock_time(moment(revision, "created_at")),
             "manifest": f"sha256 {revision.manifest_sha256.hex()}",
         }

@@ -20,8 +20,9 @@ OF_ANY_TENANT = ("nodes", "audit")  # listed over all tenants when none is said
 @click.argument("name", required=False)
 @output_option("table", "wide", "json", "yaml", "name")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("-w", "--watch", is_flag=True, help="Then show each node that changes, until Ctrl-C.")
 @with_control_plane
-def get(context: "Context", kind: str, name: str | None, output: str, limit: int | None) -> None:
+def get(context: "Context", kind: str, name: str | None, output: str, limit: int | None, watch: bool) -> None:
     """List what the control plane knows, or show one thing of it.
 
     \b
@@ -32,6 +33,7 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
     Examples:
       faos get nodes                     with the revisions that they attempted, run and hold healthy
       faos get nodes -o json
+      faos get nodes -w                  as they converge; a line for each change in a pipe
       faos get agent assistant -o yaml   as it was applied
       faos get kb
       faos get audit --limit 20
@@ -41,6 +43,13 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
     from faos_cli.listings import parse_target
 
     listing, wanted = parse_target(kind, name)
+    if watch:
+        from faos_cli.watch import watch_nodes
+
+        if listing.plural != "nodes":
+            raise click.UsageError("Only nodes can be watched: faos get nodes -w")
+        asyncio.run(watch_nodes(context, listing, wanted, output))
+        return
     items = asyncio.run(fetch(context, listing, wanted, limit or 0))
     show(listing, items, output, single=bool(wanted))
 

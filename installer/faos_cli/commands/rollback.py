@@ -1,0 +1,67 @@
+"""faos rollback REVISION"""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from faos_cli.commands.apply import DEFAULT_WAIT_S, tell_changes, wait
+from faos_cli.options import DURATION, reason_option, with_control_plane
+
+if TYPE_CHECKING:
+    from faos.admin.v1 import admin_pb2 as admin
+    from faos_cli.context import Context
+
+
+@click.command("rollback")
+@click.argument("revision", type=click.IntRange(min=1))
+@click.option("--dry-run", is_flag=True, help="Say what would change.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=DURATION,
+    is_flag=False,
+    flag_value=DEFAULT_WAIT_S,
+    metavar="[TIMEOUT]",
+    help="Until the nodes that it concerns are healthy, or one refuses [5m].",
+)
+@reason_option
+@with_control_plane
+def rollback(context: "Context", revision: int, dry_run: bool, wait_s: int | None, reason: str) -> None:
+    """Bring back all that an earlier revision declared, as a new and higher revision.
+
+    Nodes that refused that content before are named: while they quarantine it, they will refuse it again.
+
+    \b
+    Examples:
+      faos get revisions                       what there is, by whom and why
+      faos rollback 3 --dry-run
+      faos rollback 3 --reason "answers got worse" --wait
+    """
+    import asyncio
+
+    asyncio.run(run_rollback(context, revision, dry_run=dry_run, wait_s=None if dry_run else wait_s, reason=reason))
+
+
+async def run_rollback(context: "Context", revision: int, *, dry_run: bool, wait_s: float | None, reason: str) -> None:
+    from faos_cli.admin_client import choose_tenant, connect, rollback_revision
+
+    async with connect(context) as client:
+        tenant = await choose_tenant(client, context.tenant)
+        done = await rollback_revision(client, tenant, revision, validate_only=dry_run, reason=reason)
+        tell_changes(done, dry_run=dry_run)
+        warn(done, revision)
+        if wait_s is not None:
+            await wait(client, tenant, done, timeout_s=wait_s)
+
+
+def warn(done: "admin.RollbackRevisionResponse", revision: int) -> None:
+    """Of nodes that will refuse it again."""
+    from faos_cli.output import enum_text
+
+    for each in done.refused_before:
+        code = enum_text(each.config.nack, "code") or enum_text(each.config, "state")
+        click.echo(
+            f"warning: node {each.node} of site {each.site} refused revision {revision} before ({code}) and may again:"
+            f" faos describe node {each.node}",
+            err=True,
+        )
