@@ -437,3 +437,131 @@ async def test_grpcurl_lists_the_api_by_reflection(api: AdminApi, tmp_path: Path
     output, _ = await process.communicate()
 
     assert "faos.admin.v1.ResourceService" in output.decode().split()
+
+
+def names_of(*pairs: tuple[Kind.ValueType, str]) -> list[admin.ResourceName]:
+    return [admin.ResourceName(kind=kind, name=name) for kind, name in pairs]
+
+
+async def test_changes_are_undone_by_a_higher_revision(client: Client, api: AdminApi) -> None:
+    """Apply, delete, roll back: three revisions, each with its author, reason and record."""
+    request = admin.ApplyResourcesRequest(
+        tenant="acme", resources=[KNOWLEDGE, MODEL], apply_set="ward", reason="the first"
+    )
+    await client.resources.ApplyResources(request)
+    deleted = await client.resources.DeleteResources(
+        admin.DeleteResourcesRequest(tenant="acme", names=names_of((Kind.KIND_MODEL, "small")), reason="too small")
+    )
+    back = await client.resources.RollbackRevision(admin.RollbackRevisionRequest(tenant="acme", number=1))
+    listed = await client.resources.ListRevisions(admin.ListRevisionsRequest(tenant="acme"))
+    stored = await client.resources.ListResources(admin.ListResourcesRequest(tenant="acme"))
+    first = await client.resources.GetRevision(admin.GetRevisionRequest(tenant="acme", number=1, with_entries=True))
+
+    assert [it.change for it in deleted.changes] == [admin.CHANGE_TYPE_DELETED]
+    assert list(deleted.affected_sites) == ["ward-3"]
+    assert (back.revision, [it.change for it in back.changes]) == (3, [admin.CHANGE_TYPE_CREATED])
+    assert [(it.number, it.author, it.reason, it.rollback_of) for it in listed.revisions] == [
+        (3, "bootstrap-admin", "", 1),
+        (2, "bootstrap-admin", "too small", 0),
+        (1, "bootstrap-admin", "the first", 0),
+    ]
+    assert [(it.resource.metadata.name, it.apply_set) for it in stored.resources] == [
+        ("small", "ward"),
+        ("docs", "ward"),
+    ]
+    assert [entry.name for entry in first.entries] == ["small", "docs"]
+    assert [(action, target) for _, action, _, target, _ in (await audit_of(client))[:2]] == [
+        ("RollbackRevision", "revision 3 (content of revision 1)"),
+        ("DeleteResources", "revision 2"),
+    ]
+    await api.audit.verify()
+
+
+async def test_what_a_change_would_do_is_shown_by_field(client: Client) -> None:
+    """Asked about only: nothing stands differently afterwards, and nothing is recorded."""
+    await client.resources.ApplyResources(
+        admin.ApplyResourcesRequest(tenant="acme", resources=[KNOWLEDGE, MODEL], apply_set="ward")
+    )
+    changed = Resource(metadata=KNOWLEDGE.metadata, knowledge_base=resource_pb2.KnowledgeBase(folder="other"))
+    before = await audit_of(client)
+    asked = await client.resources.ApplyResources(
+        admin.ApplyResourcesRequest(
+            tenant="acme", resources=[changed], apply_set="ward", prune=True, validate_only=True
+        )
+    )
+
+    fields = [(it.name, field.field_path, field.before, field.after) for it in asked.changes for field in it.fields]
+    assert ("docs", "spec.folder", "handbook", "other") in fields
+    assert ("small", "spec.source", "smollm2", "") in fields
+    assert not asked.changes[1].fields[0].HasField("after")
+    assert asked.revision == 1
+    assert await audit_of(client) == before
+
+
+async def test_what_is_needed_is_not_deleted_and_the_refusal_is_recorded(client: Client) -> None:
+    """By name, and by a prune: the answer names who refers."""
+    helper = agent("helper", model="small")
+    await client.resources.ApplyResources(
+        admin.ApplyResourcesRequest(tenant="acme", resources=[MODEL, KNOWLEDGE], apply_set="models")
+    )
+    await client.resources.ApplyResources(admin.ApplyResourcesRequest(tenant="acme", resources=[helper]))
+    request = admin.DeleteResourcesRequest(tenant="acme", names=names_of((Kind.KIND_MODEL, "small")))
+    pruning = admin.ApplyResourcesRequest(tenant="acme", resources=[KNOWLEDGE], apply_set="models", prune=True)
+
+    for call in (client.resources.DeleteResources(request), client.resources.ApplyResources(pruning)):
+        error = await refused(call)
+        raw = dict(error.trailing_metadata() or ())[VIOLATIONS_KEY]
+        violations = admin.ResourceViolations.FromString(bytes(raw)).violations
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert [(it.kind, it.name, it.field_path) for it in violations] == [(Kind.KIND_AGENT, "helper", "spec.model")]
+
+    assert [outcome for *_, outcome in (await audit_of(client))[:2]] == ["INVALID_ARGUMENT", "INVALID_ARGUMENT"]
+
+
+async def test_rollback_warns_of_nodes_that_refused_it(client: Client, api: AdminApi) -> None:
+    """They quarantine that content: the operator must not wait for them."""
+    await client.resources.ApplyResources(admin.ApplyResourcesRequest(tenant="acme", resources=[KNOWLEDGE]))
+    await client.resources.ApplyResources(admin.ApplyResourcesRequest(tenant="acme", resources=[MODEL]))
+    await enrol(api, "n-bad")
+    await enrol(api, "n-good")
+    rows = [
+        {"tenant": "acme", "node": node, "revision": 1, "at": NOW, "state": state, "nack_code": code}
+        for node, state, code in (
+            ("n-bad", ApplyState.APPLY_STATE_ROLLED_BACK, NackCode.NACK_CODE_DEADLINE),
+            ("n-good", ApplyState.APPLY_STATE_HEALTHY, None),
+        )
+    ]
+    await api.store.write(lambda connection: connection.execute(node_config_status.insert(), rows))
+
+    back = await client.resources.RollbackRevision(admin.RollbackRevisionRequest(tenant="acme", number=1))
+
+    assert back.revision == 3
+    assert [(it.node, it.config.nack.code) for it in back.refused_before] == [("n-bad", NackCode.NACK_CODE_DEADLINE)]
+
+
+async def test_watch_tells_all_nodes_then_what_changes(client: Client, api: AdminApi) -> None:
+    """A heartbeat is no change; a state, a connection and a node that goes are."""
+    live = await enrol(api, "n-1")
+    await enrol(api, "n-2")
+    watch = client.nodes.WatchNodes(admin.WatchNodesRequest(tenant="acme"))
+    first: admin.WatchNodesResponse = await watch.read()
+    here = nodes.c.name == "n-2"
+    quiet = nodes.update().where(nodes.c.name == "n-1").values(last_seen_at=NOW, ledger_size=9)
+    await api.store.write(lambda connection: connection.execute(quiet))
+    await api.store.write(lambda connection: connection.execute(nodes.update().where(here).values(running_revision=4)))
+    second: admin.WatchNodesResponse = await watch.read()
+    await api.store.write(lambda connection: connection.execute(nodes.delete().where(here)))
+    third: admin.WatchNodesResponse = await watch.read()
+    watch.cancel()
+
+    assert ([node.name for node in first.nodes], first.is_complete) == (["n-1", "n-2"], True)
+    assert ("n-2", 4) in [(node.name, node.config.running_revision) for node in second.nodes]
+    assert [(it.tenant, it.name) for it in third.removed] == [("acme", "n-2")]
+    assert live not in api.sessions.live
+
+
+async def test_watch_of_a_tenant_that_is_not_there(client: Client) -> None:
+    """Silence would look like a fleet without nodes."""
+    error = await refused(client.nodes.WatchNodes(admin.WatchNodesRequest(tenant="nobody")).read())
+
+    assert error.code() is grpc.StatusCode.NOT_FOUND
