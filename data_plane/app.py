@@ -26,6 +26,7 @@ from data_plane.link.trust import Trust
 from data_plane.memory.service import KnowledgeService
 from data_plane.models.catalogue import ModelCatalogue
 from data_plane.models.embedder import OnnxEmbedder
+from data_plane.models.endpoint_models import EndpointModels
 from data_plane.models.verification import FileVerifier
 from data_plane.settings import NodeSettings
 from data_plane.storage.service import open_storage
@@ -78,7 +79,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=tenant, database_url=url))
         embedder = await OnnxEmbedder.load(ceiling.embedder, verifier)
         stack.push_async_callback(embedder.aclose)
-        models = ModelCatalogue(ceiling.models, verifier)
+        models = ModelCatalogue(ceiling.models, verifier, endpoints=ceiling.endpoints, open_door=egress.http_door)
         stack.push_async_callback(models.aclose)
         tools = await stack.enter_async_context(ToolServers(ceiling, clock=clock))
         knowledge = KnowledgeService(storage.store, storage.sealer, embedder)
@@ -115,7 +116,8 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             clock=clock,
         )
         link = LinkFacts(membership, session, applier)
-        site = SiteServer(settings.data_dir, SiteApi(runs, Facts(link, activation, egress.gate)), folder_is_owned=True)
+        api = SiteApi(runs, Facts(link, activation, egress.gate), EndpointModels(ceiling.endpoints, egress.http_door))
+        site = SiteServer(settings.data_dir, api, folder_is_owned=True)
         async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
             yield Node(membership, applier, activation, runs, session, egress)
 

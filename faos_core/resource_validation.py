@@ -25,6 +25,9 @@ from faos_core.labels import MAX_LABELS, is_label
 MAX_RESOURCE_BYTES = 256 * 1024
 MAX_REFERENCES = 256  # in one list
 TOOL_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # MCP 2025-11-25, "Tool Names"
+# [namespace/]model[:version]; a namespace has no dot and no colon, so it is no host
+MODEL_TAG_PATTERN = re.compile(r"([a-z0-9][a-z0-9_-]*/)?[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9][A-Za-z0-9._-]*)?")
+MAX_TAG = 200
 # What no name has, and commands, paths, hosts and URLs do.
 PLACE = re.compile(r"[/\\:.~$;|&<>@*%()\s]")
 QUOTED = frozenset({"key", "value"})  # fields of texts that come from the resource
@@ -52,6 +55,18 @@ LABEL_MALFORMED = define(
     what="{key!r} = {value!r} is not a label.",
     why="Keys and values of labels are names of a-z, 0-9 and '-'; there are at most 64.",
     next_step="Use a label such as 'region: north'.",
+)
+TAG_MALFORMED = define(
+    "resource.tag_malformed",
+    what="It is not the tag of a model.",
+    why="Tags are a name, perhaps with a namespace before it and a version behind a colon; never a host.",
+    next_step="Write it as the server shows it: faos model list",
+)
+TAG_WITHOUT_SERVER = define(
+    "resource.tag_without_server",
+    what="Only a model of an Ollama server has a tag.",
+    why="With another runtime, spec.source alone says which model it is.",
+    next_step="Remove spec.modelTag, or set spec.runtime to ollama.",
 )
 DUPLICATE = define(
     "resource.duplicate",
@@ -252,10 +267,26 @@ def _agent(agent: pb.Agent) -> Iterator[Found]:
 def _model(model: pb.Model) -> Iterator[Found]:
     yield from _enum("spec.runtime", model.runtime, pb.ModelRuntime, required=True)
     yield from _name("spec.source", model.source, required=True)
+    yield from _model_tag(model)
     yield from _range("spec.contextTokens", model.context_tokens, 256, 1_048_576)
     yield from _range("spec.sampling.temperature", model.sampling.temperature, 0, 2)
     yield from _range("spec.sampling.repeatPenalty", model.sampling.repeat_penalty, 0.5, 2)
     yield from _range("spec.sampling.maxTokens", model.sampling.max_tokens, 1, 1_048_576)
+
+
+def _model_tag(model: pb.Model) -> Iterator[Found]:
+    if model.runtime != pb.MODEL_RUNTIME_OLLAMA:
+        if model.model_tag:
+            yield "spec.modelTag", TAG_WITHOUT_SERVER, {}
+    elif not model.model_tag:
+        yield "spec.modelTag", REQUIRED, {}
+    elif not is_model_tag(model.model_tag):
+        yield "spec.modelTag", TAG_MALFORMED, {}
+
+
+def is_model_tag(text: str) -> bool:
+    """Whether it names a model of an Ollama server, and no registry's host: smollm2:135m, team/reader:v2."""
+    return len(text) <= MAX_TAG and MODEL_TAG_PATTERN.fullmatch(text) is not None
 
 
 def _tool_server(server: pb.ToolServer) -> Iterator[Found]:

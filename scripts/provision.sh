@@ -40,10 +40,28 @@ grpcurl() {
         without grpcurl "the Go build failed"
 }
 
+# The module leaves third-party headers out: two are Debian's, one is in a Python source distribution.
+ollama() {
+    command -v ollama >/dev/null || [ -x .cache/bin/ollama ] && return
+    command -v go >/dev/null || { without ollama "there is no Go here to build it"; return; }
+    local headers=$PWD/.cache/build/ollama
+    miniaudio_header "$headers" || { without ollama "a header that its build needs could not be had"; return; }
+    CGO_CPPFLAGS="-I$headers" CGO_CXXFLAGS="-O3 -I$headers" GOBIN=$PWD/.cache/bin GOFLAGS=-modcacherw \
+        nice go install github.com/ollama/ollama@v0.17.4 2>/dev/null || without ollama "the Go build failed"
+}
+
+miniaudio_header() {
+    [ -f "$1/miniaudio/miniaudio.h" ] && return
+    mkdir -p "$1/miniaudio" &&
+        .venv/bin/python -m pip download -q --no-deps --no-binary :all: -d "$1" miniaudio==1.71 &&
+        tar xzf "$1/miniaudio-1.71.tar.gz" -C "$1/miniaudio" --strip-components=2 miniaudio-1.71/miniaudio/miniaudio.h
+}
+
 mcp_server_time
 models
 if [ "$which" = all ]; then
     debian_packages
     grpcurl
+    ollama
 fi
 exit 0

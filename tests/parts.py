@@ -6,7 +6,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests.servers import postgres
+from tests.servers import ollama, postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("FAOS_ASSETS", ROOT / ".cache" / "models"))
@@ -38,6 +38,7 @@ CHECKS = {
         shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))
     ),
     "postgres": postgres.is_here,
+    "ollama": lambda: ollama.is_here() and has_model(),
     "model": has_model,
     "embedder": has_embedder,
 }

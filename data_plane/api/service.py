@@ -1,12 +1,15 @@
 """faos.site.v1.SiteService over the node's own parts. Errors go out through the server's ErrorInterceptor."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
 from data_plane.agents.interfaces import RunService
 from data_plane.api.interfaces import Facts
+from data_plane.models.catalogue import no_door
+from data_plane.models.endpoint_models import EndpointModels
 from faos.site.v1 import site_pb2 as site
 from faos.site.v1.site_pb2_grpc import SiteServiceServicer
 from faos_core.ids import RunId
@@ -17,9 +20,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SiteApi(SiteServiceServicer):
     """One instance serves every client. A client that goes away does not stop its run."""
 
-    def __init__(self, runs: RunService, facts: Facts) -> None:
+    def __init__(self, runs: RunService, facts: Facts, models: EndpointModels | None = None) -> None:
+        """models: None where no endpoint is asked."""
         self._runs = runs
         self._facts = facts
+        self._models = models or EndpointModels({}, no_door)
 
     async def RunAgent(  # noqa: N802  # the name of the RPC
         self, request: site.RunAgentRequest, context: Context
@@ -57,3 +62,20 @@ class SiteApi(SiteServiceServicer):
             ledger_size=self._facts.ledger.head().size,
             alarms=link.alarms,
         )
+
+    async def ListModels(self, request: site.ListModelsRequest, context: Context) -> site.ListModelsResponse:  # noqa: N802
+        found = await self._models.pulled()
+        models = [
+            site.ModelAtEndpoint(endpoint=endpoint, tag=model.tag, size_bytes=model.size_bytes)
+            for endpoint, pulled in found.items()
+            for model in pulled or ()
+        ]
+        silent = [endpoint for endpoint, pulled in found.items() if pulled is None]
+        return site.ListModelsResponse(models=models, silent_endpoints=silent)
+
+    async def PullModel(  # noqa: N802
+        self, request: site.PullModelRequest, context: Context
+    ) -> AsyncIterator[site.PullModelResponse]:
+        async with aclosing(self._models.pull(request.endpoint, request.tag)) as progress:
+            async for each in progress:
+                yield site.PullModelResponse(done_bytes=each.done_bytes, total_bytes=each.total_bytes)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from data_plane.ceiling.models import Ceiling
-from faos.resource.v1.resource_pb2 import Resource
+from faos.resource.v1.resource_pb2 import MODEL_RUNTIME_OLLAMA, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import Nack
 from faos_core.kinds import BY_FIELD, field_path_numbers, kind_name, kind_of
@@ -30,7 +30,8 @@ def _references(resource: Resource, ceiling: Ceiling) -> Iterable[tuple[str, str
     """(field, name in it, names that the site defines) of each field that refers to the ceiling."""
     match resource.WhichOneof("spec"):
         case "model":
-            yield "source", resource.model.source, ceiling.models
+            remote = resource.model.runtime == MODEL_RUNTIME_OLLAMA
+            yield "source", resource.model.source, ceiling.endpoints if remote else ceiling.models
         case "tool_server":
             yield "program", resource.tool_server.program, ceiling.programs
         case "knowledge_base":

@@ -50,3 +50,15 @@ TUNNEL_DOOR_TOO_HIGH = define(
     why="Customer data never goes to the control plane; no setting changes that.",
     next_step="Set doors.tunnel to 'identifier' or 'operational' in {file}.",
 )
+URL_MALFORMED = define(
+    "ceiling.url_malformed",
+    what="{file}: {key} is not the URL of an endpoint.",
+    why="It must be http:// or https://, a host, and perhaps a port and a path; no user, query or fragment.",
+    next_step="Correct {key} in {file}.",
+)
+CA_FILE_UNUSABLE = define(
+    "ceiling.ca_file_unusable",
+    what="{file}: {key} is {path}, and it holds no certificates.",
+    why="It must be PEM: one or more BEGIN CERTIFICATE blocks.",
+    next_step="Correct {key} in {file}.",
+)

@@ -2,11 +2,14 @@
 
 import re
 import shutil
+import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 from data_plane.ceiling.errors import (
+    CA_FILE_UNUSABLE,
     DOOR_UNKNOWN,
     KIND_UNKNOWN,
     LIMIT_NOT_POSITIVE,
@@ -15,15 +18,17 @@ from data_plane.ceiling.errors import (
     PROGRAM_MISSING,
     SHA256_MALFORMED,
     TUNNEL_DOOR_TOO_HIGH,
+    URL_MALFORMED,
 )
-from data_plane.ceiling.models import Ceiling, DoorCeiling, EmbedderFiles, Limits, ModelFile, Program
+from data_plane.ceiling.models import Ceiling, DoorCeiling, EmbedderFiles, Endpoint, Limits, ModelFile, Program
 from faos_core.errors import SetupError
 from faos_core.ids import NAME_PATTERN
 from faos_core.kinds import BY_NAME
 from faos_core.settings import hint, load_toml
 
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
-DOORS = ("tunnel",)
+DOORS = ("tunnel", "remote-model")
+URL_SCHEMES = ("http", "https")
 
 
 def load_ceiling(path: Path) -> Ceiling:
@@ -52,13 +57,20 @@ class _Reader:
             self._embedder(ceiling.embedder)
         for folder in ceiling.folders.values():
             self._exists(folder.path, f"folders.{folder.name}.path", "folder")
+        for endpoint in ceiling.endpoints.values():
+            self._endpoint(endpoint)
         self._limits(ceiling.limits)
         self._kinds(ceiling.approval_required)
         programs = {name: self._program(program) for name, program in ceiling.programs.items()}
         return replace(ceiling, programs=programs, doors=self._doors(ceiling.doors))
 
     def _names(self, ceiling: Ceiling) -> None:
-        tables = {"models": [*ceiling.models], "folders": [*ceiling.folders], "programs": [*ceiling.programs]}
+        tables = {
+            "models": [*ceiling.models],
+            "folders": [*ceiling.folders],
+            "programs": [*ceiling.programs],
+            "endpoints": [*ceiling.endpoints],
+        }
         for table, names in tables.items():
             for name in names:
                 if not NAME_PATTERN.fullmatch(name):
@@ -74,6 +86,20 @@ class _Reader:
         self._sha256(embedder.model_sha256, "embedder.model_sha256")
         self._exists(embedder.tokenizer, "embedder.tokenizer", "file")
         self._sha256(embedder.tokenizer_sha256, "embedder.tokenizer_sha256")
+
+    def _endpoint(self, endpoint: Endpoint) -> None:
+        key = f"endpoints.{endpoint.name}"
+        if not is_endpoint_url(endpoint.url):
+            raise SetupError(URL_MALFORMED, file=str(self._file), key=f"{key}.url")
+        if endpoint.ca_file:
+            self._exists(endpoint.ca_file, f"{key}.ca_file", "file")
+            self._authorities(endpoint.ca_file, f"{key}.ca_file")
+
+    def _authorities(self, path: Path, key: str) -> None:
+        try:
+            ssl.create_default_context(cafile=str(path))
+        except (ssl.SSLError, OSError) as error:
+            raise SetupError(CA_FILE_UNUSABLE, file=str(self._file), key=key, path=str(path)) from error
 
     def _program(self, program: Program) -> Program:
         key = f"programs.{program.name}"
@@ -121,3 +147,18 @@ class _Reader:
         if doors.get("tunnel") is DoorCeiling.CUSTOMER:
             raise SetupError(TUNNEL_DOOR_TOO_HIGH, file=str(self._file))
         return Ceiling().doors | doors
+
+
+def is_endpoint_url(text: str) -> bool:
+    """Scheme, host, perhaps port and path; nothing that would carry a secret or a question."""
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and parts.scheme in URL_SCHEMES and not _extras(parts)
+    except ValueError:
+        return False
+
+
+def _extras(parts: SplitResult) -> bool:
+    dotted = any(part in (".", "..") for part in parts.path.split("/"))
+    odd = any(character.isspace() or character in "?#%\\" for character in parts.geturl())
+    return parts.username is not None or parts.password is not None or dotted or odd

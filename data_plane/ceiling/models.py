@@ -63,6 +63,16 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that the node may ask over HTTP: on this machine, at the site, or beyond."""
+
+    name: str
+    url: str  # http or https, host, port and path; requests stay under it
+    data_class: DoorCeiling  # the highest that may be sent there
+    ca_file: Path | None = None  # PEM; None means the system's authorities
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Upper bounds on any run, whatever an Agent asks for."""
 
@@ -83,6 +93,7 @@ class Ceiling:
     embedder: EmbedderFiles | None = None
     folders: dict[str, Folder] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     doors: dict[str, DoorCeiling] = field(default_factory=lambda: {"tunnel": DoorCeiling.IDENTIFIER})
     approval_required: frozenset[str] = frozenset()  # kinds, as in YAML, that are refused until approvals exist

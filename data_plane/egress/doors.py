@@ -37,7 +37,20 @@ TUNNEL = Door(
     highest_ceiling=DoorCeiling.IDENTIFIER,  # customer data never goes to the control plane
 )
 
-DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL,)}
+REMOTE_MODEL = Door(
+    name="remote-model",
+    kind=DoorKind.HTTP,
+    opened_by=(
+        "data_plane.egress.http_door",
+        "data_plane.egress.httpx_transport",
+        "data_plane.egress.pinned_resolver",
+        "data_plane.models.ollama",
+    ),
+    default_ceiling=DoorCeiling.CUSTOMER,  # each endpoint says how much of it may pass
+    highest_ceiling=DoorCeiling.CUSTOMER,
+)
+
+DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL)}
 
 
 def ceiling_of(name: str, site: Mapping[str, DoorCeiling]) -> DoorCeiling:

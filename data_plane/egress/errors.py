@@ -50,3 +50,21 @@ IDENTIFIER_UNKNOWN = define(
     why="Only names of the running revision, ids that this node made, and what the control plane sent may leave.",
     next_step="Report this as a defect; nothing was sent.",
 )
+ENDPOINT_UNREACHABLE = define(
+    "egress.endpoint_unreachable",
+    what="The endpoint {endpoint!r} of site.toml did not answer ({reason}).",
+    why="There was no connection, it broke, or its certificate does not hold under the authorities named there.",
+    next_step="Check that it runs, and url and ca_file of [endpoints.{endpoint}] in site.toml.",
+)
+ENDPOINT_REDIRECTS = define(
+    "egress.endpoint_redirects",
+    what="The endpoint {endpoint!r} of site.toml sends us elsewhere (HTTP {status}).",
+    why="Redirects are not followed: only the site says where anything goes.",
+    next_step="Put the final address at url of [endpoints.{endpoint}] in site.toml.",
+)
+ENDPOINT_ELSEWHERE = define(
+    "egress.endpoint_elsewhere",
+    what="A request through the door {door!r} was not for the endpoint {endpoint!r}.",
+    why="Only URLs under the one that site.toml names may be asked; nothing was sent.",
+    next_step="Report this as a defect; nothing was sent.",
+)

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_plane.ceiling.models import Ceiling
+from data_plane.ceiling.models import Ceiling, Endpoint
 from data_plane.egress.gate import EgressGate
+from data_plane.egress.http_door import HttpDoor
 from data_plane.egress.identifiers import KnownIdentifiers
 from data_plane.egress.interfaces import Gate, Identifiers
 from data_plane.egress.ledger import Ledger, open_ledger
@@ -22,6 +23,12 @@ class Egress:
     gate: Gate
     identifiers: Identifiers
     ledger: Ledger
+    ceiling: Ceiling
+    clock: Clock
+
+    def http_door(self, door: str, endpoint: Endpoint) -> HttpDoor:
+        """Not entered yet. Raises DeniedError for a door that is not registered."""
+        return HttpDoor(door, endpoint, doors=self.ceiling.doors, ledger=self.ledger, clock=self.clock)
 
 
 def ledger_folder(data_dir: Path) -> Path:
@@ -34,7 +41,7 @@ async def open_egress(data_dir: Path, ceiling: Ceiling, *, clock: Clock | None =
 
     Raises: ConflictError (another node writes this ledger), IntegrityError (the ledger is damaged), StopError.
     """
-    identifiers = KnownIdentifiers()
+    identifiers, clock = KnownIdentifiers(), clock or SystemClock()
     async with open_ledger(ledger_folder(data_dir)) as ledger:
-        gate = EgressGate(ledger, identifiers, doors=ceiling.doors, clock=clock or SystemClock())
-        yield Egress(gate, identifiers, ledger)
+        gate = EgressGate(ledger, identifiers, doors=ceiling.doors, clock=clock)
+        yield Egress(gate, identifiers, ledger, ceiling, clock)

@@ -29,8 +29,8 @@ SOURCE_UNKNOWN = define(
 RUNTIME_UNKNOWN = define(
     "model.runtime_unknown",
     what="Model source {source!r} asks for a runtime that this node does not have.",
-    why="This version runs llama_cpp.",
-    next_step="Set spec.runtime to llama_cpp.",
+    why="This version runs llama_cpp and ollama.",
+    next_step="Set spec.runtime to one of these.",
 )
 NOT_LOADED = define(
     "model.not_loaded",
@@ -67,4 +67,28 @@ SCHEMA_UNUSABLE = define(
     what="The model cannot be held to this JSON Schema.",
     why="It uses something that cannot be turned into a grammar.",
     next_step="Simplify the tool's input schema, or do not allow-list the tool.",
+)
+ENDPOINT_UNKNOWN = define(
+    "model.endpoint_unknown",
+    what="The endpoint {endpoint!r} is not one of this site's.",
+    why="site.toml has no entry of this name under [endpoints]; only the site decides which servers are asked.",
+    next_step="Add [endpoints.{endpoint}] to site.toml and restart the node, or name one that is there.",
+)
+NOT_PULLED = define(
+    "model.not_pulled",
+    what="The server at {endpoint!r} does not have the model {tag!r}.",
+    why="Models are never fetched by themselves: somebody at the site says so.",
+    next_step="Have the server fetch it: faos model pull {endpoint} {tag}",
+)
+PULL_FAILED = define(
+    "model.pull_failed",
+    what="The server at {endpoint!r} could not fetch the model {tag!r}.",
+    why="Its registry has no such model, or the server does not reach its registry.",
+    next_step="Check the tag, and try on that machine: ollama pull {tag}",
+)
+TAG_MALFORMED = define(
+    "model.tag_malformed",
+    what="{tag!r} is not the tag of a model.",
+    why="Tags are a name, perhaps with a namespace before it and a version behind a colon: smollm2:135m.",
+    next_step="See which tags the servers have: faos model list",
 )

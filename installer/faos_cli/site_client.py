@@ -65,6 +65,18 @@ class SiteClient:
             if not request.page_token or (limit and len(found) >= limit):
                 return found
 
+    async def list_models(self) -> site.ListModelsResponse:
+        """What the servers under [endpoints] have; each is asked now."""
+        return await self._call(self.stub.ListModels, site.ListModelsRequest())
+
+    async def pull_model(self, endpoint: str, tag: str) -> AsyncIterator[site.PullModelResponse]:
+        """Ends when the server has the model; hanging up stops it. Raises SetupError, NotFoundError, InvalidError."""
+        try:
+            async for progress in self.stub.PullModel(site.PullModelRequest(endpoint=endpoint, tag=tag)):
+                yield progress
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(error) from error
+
     async def stream_run(
         self, agent: str, text: str, *, subject: str = "", patience_s: float = PATIENCE_S
     ) -> AsyncIterator[site.RunEvent]:

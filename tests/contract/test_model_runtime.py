@@ -2,15 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint
+from data_plane.egress.service import open_egress
 from data_plane.models.interfaces import FinishReason, Message, ModelRuntime, Role, Sampling, TextDelta, TurnEnd
 from faos_core.errors import InvalidError, LimitError, UnavailableError
 from tests.fakes.model import ScriptedModel
 from tests.parts import ASSETS
+from tests.servers.ollama import TAG, OllamaProcess, create_model, ollama_server
 
 QUESTION = [Message(Role.SYSTEM, "Answer briefly."), Message(Role.USER, "Tell a long story about a whale.")]
 WARD = {
@@ -32,12 +37,39 @@ async def llama() -> ModelRuntime:
     return await LlamaCppRuntime.load(next(ASSETS.glob("*.gguf")), context_tokens=1024)
 
 
-@pytest.fixture(params=["scripted", pytest.param("llama_cpp", marks=pytest.mark.needs("model"))])
-async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[ModelRuntime]:
-    scripted_model = ScriptedModel([scripted] * 8, context_tokens=1024)
-    loaded: ModelRuntime = scripted_model if request.param == "scripted" else await llama()
-    yield loaded
-    await loaded.aclose()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaProcess]:
+    """Started for whoever asks for it: only where the machine has one."""
+    with ollama_server(tmp_path_factory.mktemp("ollama")) as process:
+        create_model(process.url, next(ASSETS.glob("*.gguf")))
+        yield process
+
+
+@asynccontextmanager
+async def remote(server: OllamaProcess, folder: Path) -> AsyncIterator[ModelRuntime]:
+    from data_plane.models.ollama import OllamaRuntime
+
+    endpoint = Endpoint("box", server.url, DoorCeiling.CUSTOMER)
+    async with open_egress(folder, Ceiling()) as egress:
+        yield await OllamaRuntime.load(egress.http_door("remote-model", endpoint), TAG, context_tokens=1024)
+
+
+@pytest.fixture(
+    params=[
+        "scripted",
+        pytest.param("llama_cpp", marks=pytest.mark.needs("model")),
+        pytest.param("ollama", marks=pytest.mark.needs("ollama")),
+    ]
+)
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ModelRuntime]:
+    async with AsyncExitStack() as stack:
+        loaded: ModelRuntime = ScriptedModel([scripted] * 8, context_tokens=1024)
+        if request.param == "llama_cpp":
+            loaded = await llama()
+        elif request.param == "ollama":
+            loaded = await stack.enter_async_context(remote(request.getfixturevalue("server"), tmp_path))
+        stack.push_async_callback(loaded.aclose)
+        yield loaded
 
 
 async def turn(runtime: ModelRuntime, messages: Sequence[Message], **options: Any) -> tuple[list[str], TurnEnd]:

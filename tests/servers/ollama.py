@@ -104,7 +104,7 @@ def create_model(url: str, gguf: Path, tag: str = TAG) -> None:
         "model": tag,
         "files": {"m.gguf": digest},
         "template": TEMPLATE,
-        "parameters": {"stop": ["<|im_end|>"]},
+        "parameters": {"stop": ["<|im_end|>"], "num_thread": 1},  # beside busy neighbours, more threads are slower
         "stream": False,
     }
     ask(url, "/api/create", json.dumps(wanted).encode())

@@ -87,12 +87,16 @@ class _ModelRuntimeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelRun
     MODEL_RUNTIME_UNSPECIFIED: _ModelRuntime.ValueType  # 0
     MODEL_RUNTIME_LLAMA_CPP: _ModelRuntime.ValueType  # 1
     """llama.cpp inside the node's process."""
+    MODEL_RUNTIME_OLLAMA: _ModelRuntime.ValueType  # 2
+    """An Ollama server that site.toml names."""
 
 class ModelRuntime(_ModelRuntime, metaclass=_ModelRuntimeEnumTypeWrapper): ...
 
 MODEL_RUNTIME_UNSPECIFIED: ModelRuntime.ValueType  # 0
 MODEL_RUNTIME_LLAMA_CPP: ModelRuntime.ValueType  # 1
 """llama.cpp inside the node's process."""
+MODEL_RUNTIME_OLLAMA: ModelRuntime.ValueType  # 2
+"""An Ollama server that site.toml names."""
 Global___ModelRuntime: _TypeAlias = ModelRuntime  # noqa: Y015
 
 class _PolicyEffect:
@@ -344,11 +348,14 @@ class Model(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    MODEL_TAG_FIELD_NUMBER: _builtins.int
     runtime: Global___ModelRuntime.ValueType
     source: _builtins.str
-    """Name of an entry under [models] in site.toml."""
+    """Name of an entry of site.toml: under [models], or under [endpoints] where the runtime is OLLAMA."""
     context_tokens: _builtins.int
     """Tokens of context; 0 means 4096."""
+    model_tag: _builtins.str
+    """OLLAMA: which of the server's models, for example smollm2:135m."""
     @_builtins.property
     def sampling(self) -> Global___Sampling: ...
     def __init__(
@@ -358,10 +365,11 @@ class Model(_message.Message):
         source: _builtins.str = ...,
         context_tokens: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
+        model_tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "runtime", b"runtime", "sampling", b"sampling", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "model_tag", b"model_tag", "runtime", b"runtime", "sampling", b"sampling", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

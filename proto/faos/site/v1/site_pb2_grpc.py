@@ -59,6 +59,16 @@ class SiteServiceStub:
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/faos.site.v1.SiteService/ListModels',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/faos.site.v1.SiteService/PullModel',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.FromString,
+                _registered_method=True)
 
 
 class SiteServiceServicer:
@@ -96,6 +106,20 @@ class SiteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Has one of these servers fetch a model. Nothing is fetched unless this is called.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SiteServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +147,16 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.FromString,
                     response_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.ListModelsRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -260,6 +294,60 @@ class SiteService:
             '/faos.site.v1.SiteService/GetStatus',
             faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.SerializeToString,
             faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/ListModels',
+            faos_dot_site_dot_v1_dot_site__pb2.ListModelsRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/faos.site.v1.SiteService/PullModel',
+            faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class SiteServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]
     GetStatus: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListModelsRequest, _site_pb2.ListModelsResponse]
+    """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
+    PullModel: _grpc.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]
+    """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
 
 @_typing.type_check_only
 class SiteServiceAsyncStub(SiteServiceStub):
@@ -49,6 +53,10 @@ class SiteServiceAsyncStub(SiteServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]  # type: ignore[assignment]
     GetStatus: _aio.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_site_pb2.ListModelsRequest, _site_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
+    PullModel: _aio.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
 
 class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -87,5 +95,21 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.GetStatusResponse, _abc.Awaitable[_site_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _site_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.ListModelsResponse, _abc.Awaitable[_site_pb2.ListModelsResponse]]:
+        """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _site_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_site_pb2.PullModelResponse], _abc.AsyncIterator[_site_pb2.PullModelResponse]]:
+        """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
 
 def add_SiteServiceServicer_to_server(servicer: SiteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

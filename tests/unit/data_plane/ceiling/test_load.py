@@ -110,3 +110,43 @@ def test_program_on_path_becomes_absolute(site: Path) -> None:
     ceiling = load_ceiling(write(site, '[programs.p]\ncommand = ["sh"]'))
 
     assert re.fullmatch(r"/.*/sh", ceiling.programs["p"].command[0])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://box",
+        "box:11434",
+        "http://",
+        "http://user:word@box",
+        "http://box?key=1",
+        "http://box#x",
+        "http://box:0",
+        "http://box:99999",
+        "http://box/a/../b",
+        "http://box/%2e",
+        "http://box /",
+    ],
+)
+def test_url_of_an_endpoint_that_is_not_plain_is_refused(site: Path, url: str) -> None:
+    """What the ceiling names must be readable at a glance, and must not be a place for secrets."""
+    text = f'[endpoints.box]\nurl = "{url}"\ndata_class = "customer"\n'
+
+    assert refusal(site, text).code.code == "ceiling.url_malformed"
+
+
+def test_endpoint_says_what_may_be_sent_there(site: Path) -> None:
+    """There is no default: whoever opens a way out decides how wide."""
+    ceiling = load_ceiling(write(site, '[endpoints.box]\nurl = "https://box/v1"\ndata_class = "identifier"\n'))
+    unsaid = refusal(site, '[endpoints.box]\nurl = "https://box"\n')
+
+    assert ceiling.endpoints["box"].data_class is DoorCeiling.IDENTIFIER
+    assert unsaid.code.code == "settings.missing_key"
+
+
+def test_ca_file_without_certificates_is_refused(site: Path) -> None:
+    """Found at the start, not at the first question."""
+    (site / "ca.pem").write_text("nothing")
+    text = '[endpoints.box]\nurl = "https://box"\ndata_class = "customer"\nca_file = "ca.pem"\n'
+
+    assert refusal(site, text).code.code == "ceiling.ca_file_unusable"

@@ -1,0 +1,207 @@
+"""A door that HTTP requests pass: one request, one leaf, one connection.
+
+The leaf is over the request's bytes as they go into the connection, head and body, so the ledger's digest can be held
+against what the endpoint received. So that nothing else ever goes out: headers are an allow-list, there is no cookie,
+no proxy from the environment, no redirect followed, and each request has a connection of its own (a client that
+keeps connections repeats requests by itself when one breaks).
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from data_plane.ceiling.models import DoorCeiling, Endpoint
+from data_plane.egress.doors import ORDER, ceiling_of
+from data_plane.egress.errors import ABOVE_CEILING, ENDPOINT_ELSEWHERE, ENDPOINT_REDIRECTS, ENDPOINT_UNREACHABLE
+from data_plane.egress.ledger import Entry, Ledger
+from data_plane.egress.pinned_resolver import PinnedResolver
+from faos_core.clock import Clock
+from faos_core.errors import DeniedError, UnavailableError
+
+CONNECTIONS = 32  # under way at once; more wait
+CONNECT_TIMEOUT_S = 10.0
+CHUNK_BYTES = 64 * 1024
+MESSAGE = "http.request"
+HEADERS = frozenset({"accept", "content-type", "last-event-id"})
+HEADER_PREFIXES = ("mcp-",)
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+CLASSES = {it: it.name for it in DoorCeiling}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What a client of a door wants to send. Headers that are not allow-listed are dropped."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    data_class: DoorCeiling  # the highest in it
+    read_timeout_s: float | None = None  # between two pieces of the answer; None waits for ever
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """Readable until the context of `send` is left."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    pieces: AsyncIterator[bytes]
+
+
+class HttpDoor:
+    """One registered way out to one endpoint of `site.toml`. `async with`; any number of requests at once.
+
+    Leaving it closes every connection; requests under way end with UnavailableError.
+    """
+
+    def __init__(
+        self,
+        door: str,
+        endpoint: Endpoint,
+        *,
+        doors: Mapping[str, DoorCeiling],
+        ledger: Ledger,
+        clock: Clock,
+    ) -> None:
+        """doors: of the ceiling. What may pass is the lower of what it and the endpoint allow. No I/O.
+
+        Raises DeniedError for a door that is not registered."""
+        self.endpoint = endpoint
+        self._door = door
+        self._ceiling = min(ceiling_of(door, doors), endpoint.data_class, key=ORDER.index)
+        self._ledger = ledger
+        self._clock = clock
+        self._url = URL(endpoint.url)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        context = await asyncio.to_thread(tls_context, self.endpoint.ca_file) if self._url.scheme == "https" else None
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS,
+            force_close=True,
+            use_dns_cache=False,
+            resolver=PinnedResolver(self._url.host or ""),
+            ssl=context if context else True,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    @asynccontextmanager
+    async def send(self, request: HttpRequest) -> AsyncIterator[HttpAnswer]:
+        """Record the request, fsync, then send those bytes.
+
+        Raises: DeniedError (class above the ceiling, or a URL outside the endpoint's): nothing was recorded or sent.
+            StopError (the ledger cannot be written): nothing was sent. UnavailableError (no connection, it broke,
+            or the endpoint redirects); the error names the endpoint, never its answer.
+        Leaving the context closes the connection: the endpoint learns that nobody listens.
+        """
+        url = self._admitted(request)
+        headers = headers_of(request, url)
+        await self._record(request, url, wire_bytes(request, url, headers))
+        if self._session is None:
+            raise self._unreachable("the door is closed")
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=request.read_timeout_s)
+        try:
+            async with self._session.request(
+                request.method,
+                url,
+                headers=headers,
+                data=request.body or None,
+                allow_redirects=False,
+                timeout=timeout,
+            ) as answer:
+                if 300 <= answer.status < 400:
+                    raise UnavailableError(ENDPOINT_REDIRECTS, endpoint=self.endpoint.name, status=answer.status)
+                found = tuple(answer.headers.items())
+                yield HttpAnswer(answer.status, found, answer.content.iter_chunked(CHUNK_BYTES))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(type(error).__name__) from error
+        except RuntimeError as error:  # the library's word for reading on after the door was closed
+            if self._session is None:
+                raise self._unreachable("the door is closed") from error
+            raise
+
+    def _admitted(self, request: HttpRequest) -> URL:
+        if ORDER.index(request.data_class) > ORDER.index(self._ceiling):
+            fields = {"data_class": CLASSES[request.data_class], "ceiling": self._ceiling.value}
+            raise DeniedError(ABOVE_CEILING, message=MESSAGE, field="body", door=self._door, **fields)
+        url = URL(request.url)
+        if url.origin() != self._url.origin() or not is_below(url, self._url):
+            raise DeniedError(ENDPOINT_ELSEWHERE, endpoint=self.endpoint.name, door=self._door)
+        return url.with_fragment(None)
+
+    async def _record(self, request: HttpRequest, url: URL, wire: bytes) -> None:
+        """The bytes of what holds customer data are not kept, only their size and digest. Neither is a query."""
+        entry = Entry(
+            at=self._clock.now(),
+            door=self._door,
+            destination=f"{url.host}:{url.port}",
+            method=f"{request.method} {url.raw_path}",
+            message=MESSAGE,
+            fields_by_class={CLASSES[request.data_class]: 1},
+            body=wire,
+            keep_body=request.data_class is not DoorCeiling.CUSTOMER,
+        )
+        await self._ledger.append(entry)
+
+    def _unreachable(self, reason: str) -> UnavailableError:
+        return UnavailableError(ENDPOINT_UNREACHABLE, endpoint=self.endpoint.name, reason=reason)
+
+
+def is_below(url: URL, root: URL) -> bool:
+    """Whether the path is the root's or lies under it. Paths with dots in them are nobody's."""
+    base = root.raw_path.rstrip("/")
+    if any(part in (".", "..") for part in url.path.split("/")):
+        return False
+    return url.raw_path == base or url.raw_path.startswith(base + "/")
+
+
+def headers_of(request: HttpRequest, url: URL) -> dict[str, str]:
+    """All headers that go out, in their order."""
+    allowed = {
+        name.lower(): value
+        for name, value in request.headers.items()
+        if name.lower() in HEADERS or name.lower().startswith(HEADER_PREFIXES)
+    }
+    length = {"Content-Length": str(len(request.body))} if request.body or request.method not in WITHOUT_BODY else {}
+    return {"Host": url.host_port_subcomponent or "", **allowed, **length, "Connection": "close"}
+
+
+def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> bytes:
+    """The request as it goes into the connection. Source: RFC 9112, sections 3 and 5."""
+    lines = [f"{request.method} {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + request.body
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Blocking. The site's own authorities instead of the system's where it names them."""
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
