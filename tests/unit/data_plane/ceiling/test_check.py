@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_plane.ceiling.check import check
-from data_plane.ceiling.models import Ceiling, Folder, ModelFile, Program
+from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Folder, ModelFile, Program
+from faos.resource.v1 import resource_pb2
 from faos.resource.v1.resource_pb2 import Agent, KnowledgeBase, Metadata, Model, Policy, Resource, RunLimits, ToolServer
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.kinds import field_path_names, kind_of
@@ -96,3 +97,18 @@ def test_kind_that_needs_approval_is_refused() -> None:
 def test_limits_above_the_ceiling_are_not_refused(spec: dict[str, Agent | Policy]) -> None:
     """They are lowered when a run starts, so that one agent serves sites with different ceilings."""
     assert check(Resource(metadata=NAMED, **spec), CEILING) is None  # type: ignore[arg-type]  # one key of the oneof
+
+
+def test_remote_model_refers_to_an_endpoint_and_a_file_does_not() -> None:
+    """The name of a file must not open a way out, nor the name of a server a file."""
+    endpoint = Endpoint("box", "http://box", DoorCeiling.CUSTOMER)
+    ceiling = Ceiling(endpoints={"box": endpoint}, models=CEILING.models)
+    remote, local = resource_pb2.MODEL_RUNTIME_OLLAMA, resource_pb2.MODEL_RUNTIME_LLAMA_CPP
+    file = next(iter(CEILING.models))
+
+    def refused(runtime: resource_pb2.ModelRuntime.ValueType, source: str) -> bool:
+        model = resource_pb2.Model(runtime=runtime, source=source)
+        return check(Resource(metadata=NAMED, model=model), ceiling) is not None
+
+    assert [refused(remote, "box"), refused(local, file)] == [False, False]
+    assert [refused(remote, file), refused(local, "box")] == [True, True]
