@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 
 from faos.resource.v1.resource_pb2 import Resource
 from faos_core.kinds import ends_path, spec_of
-from faos_core.resource_reader import enum_prefix
 
 MAX_FIELDS = 200  # of one resource
 MAX_VALUE_CHARACTERS = 32 * 1024
@@ -108,8 +107,9 @@ def _one(path: str, field: FieldDescriptor, value: Any) -> Iterator[tuple[str, s
 def _scalar(field: FieldDescriptor, value: Any) -> str:
     """As YAML has it."""
     if field.enum_type is not None:
-        known = field.enum_type.values_by_number.get(value)
-        return known.name.removeprefix(enum_prefix(field.enum_type)) if known else str(value)
+        values = field.enum_type.values_by_number
+        prefix = values[0].name.removesuffix("UNSPECIFIED")
+        return values[value].name.removeprefix(prefix) if value in values else str(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.7g}" if isinstance(value, float) else str(value)

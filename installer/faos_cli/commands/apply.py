@@ -33,8 +33,7 @@ DEFAULT_WAIT_S = 300
 @reason_option
 @with_control_plane
 def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int | None, **given: Any) -> None:
-    """Make what is declared in YAML files the desired state. What the files do not name stays as it is; with --prune,
-    what the same --set declared before and no longer does is deleted.
+    """Make what is declared in YAML files the desired state. What they do not name stays, unless --prune deletes it.
 
     \b
     Examples:
@@ -50,10 +49,7 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
       metadata: {name: small}
       spec: {runtime: LLAMA_CPP, source: smollm2}
       ---
-      apiVersion: faos/v1
-      kind: KnowledgeBase
-      metadata: {name: handbook}
-      spec: {folder: handbook}
+      {apiVersion: faos/v1, kind: KnowledgeBase, metadata: {name: handbook}, spec: {folder: handbook}}
       ---
       apiVersion: faos/v1
       kind: ToolServer
@@ -80,8 +76,7 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
     from faos_core.resource_yaml import load
 
     require_set(given["apply_set"], prune=given["prune"])
-    located = load(files)
-    asyncio.run(run_apply(context, located, dry_run=dry_run, wait_s=None if dry_run else wait_s, **given))
+    asyncio.run(run_apply(context, load(files), dry_run=dry_run, wait_s=None if dry_run else wait_s, **given))
 
 
 def require_set(apply_set: str, *, prune: bool) -> None:
