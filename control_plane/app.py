@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from control_plane.fleet.frame_record import open_recorder
 from control_plane.fleet.service import FleetService
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
+from control_plane.identity.standing import NodeStandings
 from control_plane.settings import ControlPlaneSettings
 from control_plane.tenants.service import TenantService
 from faos_core import names
@@ -58,28 +60,34 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
     clock = clock or SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     migrate_schema(settings.database)
-    authority = Authority.open(settings.data_dir / "ca", clock)
+    authority = Authority.open(
+        settings.data_dir / "ca", clock, node_lifetime=timedelta(seconds=settings.node_certificate_lifetime_s)
+    )
     authenticator = BootstrapAdmin.open(settings.admin_token_file)
     async with Store(settings.database) as store:
         with open_recorder(settings.received_frames_file) as recorder:
             config = ConfigService(store, settings.data_dir / "keys", clock)
             fleet = FleetService(store, config, clock)
             tokens = JoinTokens(store, authority, record, clock, settings.public_addresses)
+            standings = NodeStandings(store, authority, record)
             credentials = authority.server_credentials(settings.public_addresses)
             tunnel = TunnelServer(
                 settings.tunnel_listen,
                 credentials,
                 enrolments=tokens,
+                renewals=standings,
                 fleet=fleet,
                 clock=clock,
                 heartbeat_s=settings.heartbeat_s,
                 recorder=recorder,
             )
+            standings.on_cut(tunnel.cut)
             config.on_change(tunnel.targets_changed)
             services = AdminServices(
                 tenants=TenantService(store, clock, config.create_tenant_keys),
                 nodes=NodeQueries(store),
                 join_tokens=tokens,
+                standings=standings,
                 config=config,
                 audit=AuditService(store),
                 sessions=tunnel,

@@ -26,6 +26,7 @@ class ControlPlaneSettings:
     public_addresses: tuple[str, ...] = ()  # where nodes reach the tunnel; goes into join strings
     database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None means a file in data_dir
     heartbeat_s: float = 15.0  # between heartbeats of an open session, 1 to 300; three missed ones end it
+    node_certificate_lifetime_s: float = 24 * 3600.0  # from 2 s (for tests) to 90 days; nodes renew at half of it
     received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
@@ -35,6 +36,8 @@ class ControlPlaneSettings:
             _check_address(name, getattr(self, name), lowest_port=0)
         if not 1 <= self.heartbeat_s <= 300:
             raise ValueError("heartbeat_s must be from 1 to 300.")
+        if not 2 <= self.node_certificate_lifetime_s <= 90 * 24 * 3600:
+            raise ValueError("node_certificate_lifetime_s must be from 2 to 7776000 (90 days).")
         for address in self.public_addresses:
             _check_address("public_addresses", address, lowest_port=1)
 

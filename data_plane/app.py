@@ -16,6 +16,7 @@ from data_plane.api.service import SiteApi
 from data_plane.ceiling.load import load_ceiling
 from data_plane.egress.service import Egress, open_egress
 from data_plane.errors import EMBEDDER_MISSING
+from data_plane.identity.certificates import NodeCertificates
 from data_plane.identity.store import IdentityStore, Membership
 from data_plane.link.applier import Applier, ApplySettings, NodeScope
 from data_plane.link.apply_machine import Deadlines
@@ -107,15 +108,16 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             epoch=identity.next_epoch(),
             clock=clock,
         )
+        certificates = NodeCertificates(identity, clock, allow=egress.identifiers.allow)
         client = TunnelClient(
             membership.addresses,
-            lambda: membership.credentials,
+            certificates,
             sealer=egress.gate,
             node=session,
             blobs=blobs,
             clock=clock,
         )
-        link = LinkFacts(membership, session, applier)
+        link = LinkFacts(membership, session, applier, certificates)
         api = SiteApi(runs, Facts(link, activation, egress.gate), EndpointModels(ceiling.endpoints, egress.http_door))
         site = SiteServer(settings.data_dir, api, folder_is_owned=True)
         async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
@@ -149,6 +151,7 @@ class LinkFacts:
     membership: Membership
     session: NodeSession
     applier: Applier
+    certificates: NodeCertificates
 
     def state(self) -> LinkState:
         facts = self.applier.facts()
@@ -157,7 +160,7 @@ class LinkFacts:
             connected=self.session.is_connected,
             attempted_revision=facts.attempted_revision,
             healthy_revision=facts.healthy_revision,
-            alarms=self.applier.alarms(),
+            alarms=(*self.applier.alarms(), *self.certificates.alarms()),
         )
 
 

@@ -52,6 +52,11 @@ class NodeIdentity:
     def spiffe_id(self) -> str:
         return f"spiffe://{TRUST_DOMAIN}/tenant/{self.tenant}/site/{self.site}/node/{self.node}"
 
+    @property
+    def recovery_id(self) -> str:
+        """What its recovery certificate says; no node's SPIFFE ID, so it opens nothing that a node's does."""
+        return f"spiffe://{TRUST_DOMAIN}/tenant/{self.tenant}/site/{self.site}/recovery/{self.node}"
+
     @classmethod
     def parse(cls, spiffe_id: str) -> "NodeIdentity":
         """Inverse of `spiffe_id`. Raises InvalidError for anything else, other trust domains included."""
@@ -61,6 +66,14 @@ class NodeIdentity:
         if not shaped or not all(NAME_PATTERN.fullmatch(name) for name in parts[1::2]):
             raise InvalidError(SPIFFE_MALFORMED)
         return cls(TenantName(parts[1]), SiteName(parts[3]), NodeName(parts[5]))
+
+
+def parse_recovery_id(uri: str) -> NodeIdentity:
+    """Inverse of `recovery_id`. Raises InvalidError for anything else, a node's own SPIFFE ID included."""
+    head, marker, node = uri.rpartition("/recovery/")
+    if not marker:
+        raise InvalidError(SPIFFE_MALFORMED)
+    return NodeIdentity.parse(f"{head}/node/{node}")
 
 
 def new_id(prefix: str) -> str:

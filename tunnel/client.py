@@ -6,8 +6,8 @@ Upstream bytes go through identity serialisers: what the sealer returned is what
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import FaosError, IntegrityError, InvalidError, UnavailableError
+from faos_core.errors import FaosError, IntegrityError, InvalidError, UnauthenticatedError, UnavailableError
 from tunnel import session
 from tunnel.backoff import Backoff
 from tunnel.egress import Sealer
@@ -30,9 +30,12 @@ log = logging.getLogger(__name__)
 DOOR = "tunnel"
 SESSION = "/faos.tunnel.v1.Tunnel/Session"
 GET_BLOB = "/faos.tunnel.v1.Tunnel/GetBlob"
+RENEW = "/faos.tunnel.v1.Tunnel/Renew"
+RECOVER = "/faos.tunnel.v1.Tunnel/Recover"
 ENROLL = "/faos.tunnel.v1.Enrollment/Enroll"
 DIAL_TIMEOUT_S = 20.0
 TICK_S = 0.5
+HAND_OVER_S = 3.0  # that the old session has to end after the new one was welcomed
 MAX_BLOB_BYTES = 4 * 1024 * 1024
 
 Call = grpc.aio.StreamStreamCall[bytes, bytes]
@@ -54,6 +57,30 @@ class NodeSide(Protocol):
         """The next status to report. Cancel-safe: a status that was not returned is returned by the next call."""
 
     def connected(self, is_connected: bool) -> None: ...
+
+
+class Certificates(Protocol):
+    """The node's certificates over time; see data_plane.identity.certificates."""
+
+    def for_dialling(self) -> Credentials: ...
+
+    async def welcomed(self, used: Credentials) -> None:
+        """A session opened with these."""
+
+    async def refused(self, used: Credentials) -> bool:
+        """The control plane does not honour these. Whether there are others to try."""
+
+    async def due(self) -> None:
+        """Return when it is time to renew. Cancel-safe."""
+
+    async def renew(self, ask: Callable[[bytes], Awaitable[tunnel.RenewResponse]]) -> None:
+        """Make a key, ask with its request, and keep the answer. Raises FaosError, OSError."""
+
+    def recovery(self) -> Credentials | None:
+        """What to recover with, when that must be."""
+
+    async def recover(self, ask: Callable[[int, bytes], Awaitable[tunnel.RenewResponse]]) -> None:
+        """As `renew`, with a counter."""
 
 
 def open_channel(address: str, credentials: Credentials) -> grpc.aio.Channel:
@@ -87,7 +114,7 @@ class TunnelClient:
     def __init__(
         self,
         addresses: Sequence[str],
-        credentials: Callable[[], Credentials],
+        certificates: Certificates,
         *,
         sealer: Sealer,
         node: NodeSide,
@@ -97,7 +124,8 @@ class TunnelClient:
     ) -> None:
         self.ready = asyncio.Event()
         self._addresses = addresses
-        self._credentials = credentials
+        self._certificates = certificates
+        self._order = asyncio.Lock()  # leaves stand in the ledger in the order in which they are sent
         self._sealer = sealer
         self._node = node
         self._clock = clock or SystemClock()
@@ -118,9 +146,10 @@ class TunnelClient:
     async def _one_session(self, address: str) -> float:
         """Run one session to its end; seconds that the control plane asked to stay away."""
         try:
-            async with open_channel(address, self._credentials()) as channel:
-                self._blobs.link = _Link(channel, address, self._sealer, self._node, self._clock)
-                await self._blobs.link.run()
+            await self._recover_if_expired(address)
+            with _flattened():
+                async with asyncio.TaskGroup() as group:
+                    await self._keep_open(address, group)
         except _SessionEndedError as ended:
             log.warning("session.ended", extra={names.ADDRESS: address, names.CODE: ended.error.code.code})
             return ended.retry_after_s
@@ -130,6 +159,86 @@ class TunnelClient:
             self._blobs.link = None
             self._node.connected(False)
         return 0.0
+
+    async def _keep_open(self, address: str, group: asyncio.TaskGroup) -> None:
+        """One session after the other without a gap, each with the certificate after. Raises as `_Link.run`."""
+        link = self._link(address)
+        task = group.create_task(self._outcome(link), name="session")
+        self._blobs.link = link
+        while True:
+            await _first(task, self._certificates.due())
+            if task.done():
+                raise task.result()
+            if not link.welcomed.is_set() or not await self._renewed(link):
+                await self._clock.sleep(TICK_S)
+                continue
+            after = self._link(address)
+            await link.mute()
+            successor = group.create_task(self._outcome(after), name="session")
+            await _first(successor, after.welcomed.wait())
+            if successor.done():
+                link.unmute()
+                continue
+            self._blobs.link = after
+            group.create_task(link.hand_over(task), name="session.hand_over")
+            link, task = after, successor
+
+    def _link(self, address: str) -> "_Link":
+        credentials = self._certificates.for_dialling()
+        return _Link(address, credentials, self._certificates, self._sealer, self._node, self._clock, self._order)
+
+    async def _outcome(self, link: "_Link") -> Exception:
+        """How a session ended."""
+        try:
+            await link.run()
+        except UnauthenticatedError as error:
+            if await self._certificates.refused(link.credentials):
+                log.warning("certificate.refused", extra={names.CODE: error.code.code})
+            return error
+        except (_SessionEndedError, FaosError) as error:
+            return error
+        return UnavailableError(session.DRAINING)
+
+    async def _renewed(self, link: "_Link") -> bool:
+        """Whether there is a new certificate. What fails is tried again when `due` says so."""
+        try:
+            await self._certificates.renew(link.renew)
+        except FaosError as error:
+            log.warning("certificate.not_renewed", extra={names.CODE: error.code.code})
+        except OSError as error:
+            log.error("certificate.not_kept", extra={names.ERROR: type(error).__name__})
+        else:
+            return True
+        return False
+
+    async def _recover_if_expired(self, address: str) -> None:
+        """Raises FaosError."""
+        credentials = self._certificates.recovery()
+        if credentials is None:
+            return
+
+        async def ask(counter: int, csr_der: bytes) -> tunnel.RenewResponse:
+            request = tunnel.RecoverRequest(counter=counter, csr_der=csr_der)
+            async with open_channel(address, credentials) as channel, self._order:
+                raw = await self._sealer.seal(request, door=DOOR, destination=address, method=RECOVER)
+                return await _renewal(channel, RECOVER, raw, address)
+
+        await self._certificates.recover(ask)
+
+
+async def _first(task: "asyncio.Task[Any]", other: Coroutine[Any, Any, Any]) -> None:
+    """Return when either has ended; only the other is cancelled."""
+    rival = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait([task, rival], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        rival.cancel()
+
+
+async def _renewal(channel: grpc.aio.Channel, method: str, raw: bytes, address: str) -> tunnel.RenewResponse:
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+    with _mapped(address):
+        return parsed(tunnel.RenewResponse, await call(raw, timeout=DIAL_TIMEOUT_S))
 
 
 class _SessionEndedError(Exception):
@@ -141,24 +250,72 @@ class _SessionEndedError(Exception):
 class _Link:
     """One channel with one session on it."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, sealer: Sealer, node: NodeSide, clock: Clock) -> None:
-        self._channel = channel
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials,
+        certificates: Certificates,
+        sealer: Sealer,
+        node: NodeSide,
+        clock: Clock,
+        order: asyncio.Lock,
+    ) -> None:
+        self.credentials = credentials
+        self.welcomed = asyncio.Event()
+        self._channel = open_channel(address, credentials)
+        self._certificates = certificates
         self._address = address
+        self._call: Call | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._reporter: asyncio.Task[None] | None = None
+        self._reporting = asyncio.Lock()
+        self._leaves = False
         self._sealer = sealer
         self._node = node
         self._clock = clock
         self._machine = session.NodeSession(clock.monotonic_s())
-        self._order = asyncio.Lock()  # leaves stand in the ledger in the order in which they are sent
+        self._order = order
 
     async def run(self) -> None:
         """Returns never; raises _SessionEndedError or a FaosError."""
+        async with self._channel:
+            await self._run()
+
+    async def renew(self, csr_der: bytes) -> tunnel.RenewResponse:
+        request = tunnel.RenewRequest(csr_der=csr_der)
+        async with self._order:
+            raw = await self._sealer.seal(request, door=DOOR, destination=self._address, method=RENEW)
+        return await _renewal(self._channel, RENEW, raw, self._address)
+
+    async def mute(self) -> None:
+        """Report nothing more; a status that is on its way is sent first, the others wait for whoever reports next."""
+        async with self._reporting:
+            if self._reporter:
+                self._reporter.cancel()
+                self._reporter = None
+
+    def unmute(self) -> None:
+        if self._group and self._call and self._reporter is None:
+            self._reporter = self._group.create_task(self._report(self._call), name="session.report")
+
+    async def hand_over(self, task: "asyncio.Task[Any]") -> None:
+        """Let the control plane read to the end, then close. task: runs this link."""
+        self._leaves = True
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            if self._call:
+                await self._call.done_writing()
+        await asyncio.wait([task], timeout=HAND_OVER_S)
+        task.cancel()
+
+    async def _run(self) -> None:
         call: Call = self._channel.stream_stream(SESSION)()
+        self._call = call
         try:
             with _flattened():
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._read(call), name="session.read")
                     group.create_task(self._tick(call), name="session.tick")
-                    group.create_task(self._report(call), name="session.report")
+                    self._group = group
                     await self._perform(call, self._machine.open())
         finally:
             call.cancel()
@@ -191,7 +348,9 @@ class _Link:
 
     async def _report(self, call: Call) -> None:
         while True:
-            await self._perform(call, self._machine.report(await self._node.next_status()))
+            status = await self._node.next_status()
+            async with self._reporting:
+                await self._perform(call, self._machine.report(status))
 
     async def _perform(self, call: Call, effects: Sequence[session.NodeEffect]) -> None:
         for effect in effects:
@@ -204,7 +363,12 @@ class _Link:
                     await self._send(call, partial(self._beat, sequence))
                 case session.Welcomed():
                     log.info("session.open", extra={names.ADDRESS: self._address})
+                    await self._certificates.welcomed(self.credentials)
                     self._node.connected(True)
+                    self.welcomed.set()
+                    self.unmute()
+                case session.Deliver(offer) if self._leaves:
+                    log.info("offer.of_old_session", extra={names.REVISION: offer.revision})
                 case session.Deliver(offer):
                     await self._node.offered(offer)
                 case session.Close(error, retry_after_s):
@@ -214,6 +378,8 @@ class _Link:
         return tunnel.NodeFrame(heartbeat=self._node.heartbeat(sequence))
 
     async def _send(self, call: Call, make: Callable[[], Message]) -> None:
+        if self._leaves:
+            return
         async with self._order:
             raw = await self._sealer.seal(make(), door=DOOR, destination=self._address, method=SESSION)
             with _mapped(self._address):

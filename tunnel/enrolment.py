@@ -27,10 +27,16 @@ class Enrolled:
     labels: dict[str, str]
     words: tuple[str, ...]
     address: str  # the one that answered
+    recovery_chain_pem: bytes = b""  # for the recovery key; empty: none
 
 
 async def enroll(
-    join: tunnel.JoinString, key: ec.EllipticCurvePrivateKey, csr_der: bytes, *, sealer: Sealer
+    join: tunnel.JoinString,
+    key: ec.EllipticCurvePrivateKey,
+    csr_der: bytes,
+    *,
+    sealer: Sealer,
+    recovery_csr_der: bytes = b"",
 ) -> Enrolled:
     """Try each address of the join string once.
 
@@ -44,7 +50,7 @@ async def enroll(
     )
     for address in join.addresses:
         try:
-            response = await _call(address, bootstrap, join, csr_der, sealer)
+            response = await _call(address, bootstrap, join, csr_der, recovery_csr_der, sealer)
         except UnavailableError as error:
             failure = error
             continue
@@ -53,9 +59,16 @@ async def enroll(
 
 
 async def _call(
-    address: str, credentials: Credentials, join: tunnel.JoinString, csr_der: bytes, sealer: Sealer
+    address: str,
+    credentials: Credentials,
+    join: tunnel.JoinString,
+    csr_der: bytes,
+    recovery_csr_der: bytes,
+    sealer: Sealer,
 ) -> tunnel.EnrollResponse:
-    request = tunnel.EnrollRequest(token_id=join.token_id, secret=join.secret, csr_der=csr_der)
+    request = tunnel.EnrollRequest(
+        token_id=join.token_id, secret=join.secret, csr_der=csr_der, recovery_csr_der=recovery_csr_der
+    )
     raw = await sealer.seal(request, door=DOOR, destination=address, method=ENROLL)
     async with open_channel(address, credentials) as channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROLL)
@@ -84,7 +97,19 @@ def accept(
     credentials = Credentials(
         to_pem(list(response.certificate_chain_der)), key_pem(key), to_pem([join.ca_certificate_der])
     )
-    return Enrolled(identity, credentials, response.tuf_root, dict(response.labels), tuple(words), address)
+    recovery = to_pem(list(response.recovery_chain_der))
+    return Enrolled(identity, credentials, response.tuf_root, dict(response.labels), tuple(words), address, recovery)
+
+
+def accept_renewal(
+    response: tunnel.RenewResponse, spiffe_id: str, key: ec.EllipticCurvePrivateKey, ca_pem: bytes
+) -> Credentials:
+    """The next pair, once every claim about it holds. Raises IntegrityError."""
+    leaf = x509.load_der_x509_certificate(_first(response.certificate_chain_der))
+    _require(_public(leaf) == public_der(key.public_key()), "the certificate is for another key")
+    _require(uris_of(leaf) == [spiffe_id], "the certificate carries another name")
+    _require(_issued(leaf, x509.load_pem_x509_certificate(ca_pem)), "the certificate is not by the CA of this node")
+    return Credentials(to_pem(list(response.certificate_chain_der)), key_pem(key), ca_pem)
 
 
 def _first(chain: object) -> bytes:

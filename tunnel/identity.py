@@ -6,6 +6,7 @@ Sources: RFC 5280 (X.509), RFC 2986 (PKCS#10), RFC 5869 (HKDF), arXiv:0901.4016 
 import base64
 import hashlib
 import zlib
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +21,7 @@ from tunnel.errors import JOIN_STRING_MALFORMED
 PREFIX = "faos-join-v1."
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 SERVER_NAME = "control-plane.faos.internal"  # the DNS SAN of every control plane; the address may be anything
+CLOCK_SKEW = timedelta(minutes=10)  # certificates hold from so long before they were made
 CONSONANTS, VOWELS = "bdfghjklmnprstvz", "aiou"
 
 

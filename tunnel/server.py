@@ -17,7 +17,7 @@ from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import ConflictError, FaosError, UnauthenticatedError, UnavailableError
-from faos_core.ids import NodeIdentity
+from faos_core.ids import NodeIdentity, parse_recovery_id
 from faos_core.timestamps import timestamp
 from tunnel import session
 from tunnel.error_mapping import ErrorInterceptor, abort
@@ -27,6 +27,7 @@ from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, b
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
+RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
 TICK_S = 0.5
 
@@ -47,8 +48,11 @@ class Fleet(Protocol):
     async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
         """Raises UnauthenticatedError for a node that is not, or no longer, one of ours."""
 
-    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello) -> frozenset[int]:
-        """Make durable that the node said hello; the revisions that it refused before."""
+    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello, peer: Peer) -> frozenset[int]:
+        """Make durable that the node said hello with this certificate; the revisions that it refused before.
+
+        Raises UnauthenticatedError. So may `reported` and `progressed`, for a node that was revoked meanwhile.
+        """
 
     async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
         """Make durable what became of an offer."""
@@ -70,6 +74,16 @@ class Fleet(Protocol):
         """Raises NotFoundError for a blob that is not the tenant's."""
 
 
+class Renewals(Protocol):
+    """Gives enrolled nodes their next certificates."""
+
+    async def renew(self, identity: NodeIdentity, request: tunnel.RenewRequest) -> tunnel.RenewResponse:
+        """Raises UnauthenticatedError, InvalidError."""
+
+    async def recover(self, request: tunnel.RecoverRequest, peer: Peer) -> tunnel.RenewResponse:
+        """Raises UnauthenticatedError, DeniedError (counter seen before), InvalidError."""
+
+
 class TunnelServer:
     """Serves Enrollment and Tunnel on one port. A supervised service; `port` holds once it is ready."""
 
@@ -81,6 +95,7 @@ class TunnelServer:
         credentials: Credentials,
         *,
         enrolments: Enrolments,
+        renewals: Renewals,
         fleet: Fleet,
         heartbeat_s: float = 15.0,
         clock: Clock | None = None,
@@ -92,11 +107,13 @@ class TunnelServer:
         self._listen = listen
         self._credentials = credentials
         self._enrolments = enrolments
+        self._renewals = renewals
         self._fleet = fleet
         self._heartbeat_s = heartbeat_s
         self._clock = clock or SystemClock()
         self._recorder = recorder or (lambda method, raw: None)
-        self._live: dict[NodeIdentity, _LiveSession] = {}
+        self._live: dict[NodeIdentity, _LiveSession] = {}  # the newest session of each node that was welcomed
+        self._sessions: set[_LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
 
     async def run(self) -> None:
         options = server_options(max_receive_bytes=MAX_UPSTREAM_BYTES, max_send_bytes=MAX_FRAME_BYTES)
@@ -121,6 +138,12 @@ class TunnelServer:
             if identity.tenant == tenant:
                 await live.surely(self._desire(live, identity))
 
+    async def cut(self, identity: NodeIdentity, error: FaosError) -> None:
+        """End every stream of a node, welcomed or not, with this error."""
+        for each in list(self._sessions):
+            if each.identity == identity:
+                await each.close(error)
+
     def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         enroll = grpc.unary_unary_rpc_method_handler(
             self._enroll, self._parser("Enroll", tunnel.EnrollRequest), tunnel.EnrollResponse.SerializeToString
@@ -131,9 +154,16 @@ class TunnelServer:
         blob = grpc.unary_stream_rpc_method_handler(
             self._get_blob, self._parser("GetBlob", tunnel.GetBlobRequest), tunnel.BlobChunk.SerializeToString
         )
+        renew = grpc.unary_unary_rpc_method_handler(
+            self._renew, self._parser("Renew", tunnel.RenewRequest), tunnel.RenewResponse.SerializeToString
+        )
+        recover = grpc.unary_unary_rpc_method_handler(
+            self._recover, self._parser("Recover", tunnel.RecoverRequest), tunnel.RenewResponse.SerializeToString
+        )
+        methods = {"Session": stream, "GetBlob": blob, "Renew": renew, "Recover": recover}
         return (
             grpc.method_handlers_generic_handler("faos.tunnel.v1.Enrollment", {"Enroll": enroll}),
-            grpc.method_handlers_generic_handler("faos.tunnel.v1.Tunnel", {"Session": stream, "GetBlob": blob}),
+            grpc.method_handlers_generic_handler("faos.tunnel.v1.Tunnel", methods),
         )
 
     def _parser(self, method: str, message: Any) -> Callable[[bytes], Any]:
@@ -146,18 +176,40 @@ class TunnelServer:
     async def _enroll(self, request: tunnel.EnrollRequest, context: Context) -> tunnel.EnrollResponse:
         return await self._enrolments.enroll(request, peer_of(context))
 
+    async def _renew(self, request: tunnel.RenewRequest, context: Context) -> tunnel.RenewResponse:
+        return await self._renewals.renew(await self._identified(context), request)
+
+    async def _recover(self, request: tunnel.RecoverRequest, context: Context) -> tunnel.RenewResponse:
+        peer = peer_of(context)
+        try:
+            parse_recovery_id(peer.uri)
+        except FaosError as error:
+            raise UnauthenticatedError(PEER_UNKNOWN, reason="Its certificate is not for recovery.") from error
+        return await self._renewals.recover(request, peer)
+
     async def _session(self, requests: AsyncIterator[tunnel.NodeFrame], context: Context) -> None:
-        identity = await self._identified(context)
-        live = _LiveSession(identity, context, self._fleet, self._clock, self._heartbeat_s)
-        if before := self._live.get(identity):
-            await before.close(ConflictError(SESSION_SUPERSEDED))
-        self._live[identity] = live
+        identity, peer = await self._identified(context), peer_of(context)
+        live = _LiveSession(identity, peer, context, self._fleet, self._clock, self._heartbeat_s, self._welcomed)
+        self._sessions.add(live)
         try:
             await live.serve(requests)
         finally:
+            self._sessions.discard(live)
             if self._live.get(identity) is live:
                 del self._live[identity]
                 await asyncio.shield(self._fleet.left(identity))
+
+    async def _welcomed(self, live: "_LiveSession") -> None:
+        """It takes the place of the node's session before. One with another certificate may first hand in what it has
+        under way; one with the same is a connection that broke."""
+        before = self._live.get(live.identity)
+        self._live[live.identity] = live
+        if before is None or before is live:
+            return
+        if before.peer == live.peer:
+            await before.close(ConflictError(SESSION_SUPERSEDED))
+        else:
+            before.retire()
 
     async def _get_blob(self, request: tunnel.GetBlobRequest, context: Context) -> AsyncIterator[tunnel.BlobChunk]:
         identity = await self._identified(context)
@@ -178,14 +230,14 @@ class TunnelServer:
     async def _tick_all(self) -> None:
         while True:
             await self._clock.sleep(TICK_S)
-            for live in list(self._live.values()):
+            for live in list(self._sessions):
                 await live.surely(live.tick())
 
     async def _desire(self, live: "_LiveSession", identity: NodeIdentity) -> None:
         await live.desire(await self._fleet.target(identity))
 
     async def _stop(self, server: grpc.aio.Server) -> None:
-        for live in list(self._live.values()):
+        for live in list(self._sessions):
             await live.drain()
         await server.stop(STOP_GRACE_S)
 
@@ -196,12 +248,17 @@ class _LiveSession:
     def __init__(
         self,
         identity: NodeIdentity,
+        peer: Peer,
         context: Context,
         fleet: Fleet,
         clock: Clock,
         heartbeat_s: float,
+        welcomed: "Callable[[_LiveSession], Awaitable[None]]",
     ) -> None:
-        self._identity = identity
+        self.identity = self._identity = identity
+        self.peer = peer
+        self._welcomed = welcomed
+        self._retired_at_s: float | None = None
         self._context = context
         self._fleet = fleet
         self._clock = clock
@@ -234,7 +291,15 @@ class _LiveSession:
         await self._perform(self._machine.desire(target, self._clock.monotonic_s()))
 
     async def tick(self) -> None:
-        await self._perform(self._machine.tick(self._clock.monotonic_s()))
+        now_s = self._clock.monotonic_s()
+        if self._retired_at_s is not None and now_s - self._retired_at_s > RETIRE_S:
+            await self.close(ConflictError(SESSION_SUPERSEDED))
+        await self._perform(self._machine.tick(now_s))
+
+    def retire(self) -> None:
+        """Offer nothing more, hear what is under way, and end when the node does, or soon."""
+        self._retired_at_s = self._clock.monotonic_s()
+        self._machine.target = None
 
     async def surely(self, work: Awaitable[None]) -> None:
         """What fails ends this session and nothing else: the node comes back, and is asked and told afresh."""
@@ -258,7 +323,7 @@ class _LiveSession:
 
     async def _receive(self, frame: tunnel.NodeFrame) -> None:
         if frame.WhichOneof("frame") == "hello" and self._machine.phase is session.Phase.GREETING:
-            self._machine.refused = await self._fleet.greeted(self._identity, frame.hello)
+            self._machine.refused = await self._fleet.greeted(self._identity, frame.hello, self.peer)
             self._machine.target = await self._fleet.target(self._identity)
         await self._perform(self._machine.receive(frame, self._clock.monotonic_s()))
 
@@ -266,6 +331,7 @@ class _LiveSession:
         for effect in effects:
             match effect:
                 case session.Greet():
+                    await self._welcomed(self)
                     await self._write(tunnel.CloudFrame(welcome=self._welcome()))
                 case session.Offer(target, nonce):
                     await self._offer(target, nonce)

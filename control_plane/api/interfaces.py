@@ -233,6 +233,16 @@ class JoinTokens(Protocol):
         """Newest first."""
 
 
+class Standings(Protocol):
+    """What an operator does to a node."""
+
+    async def revoke(self, tenant: str, name: str, *, reason: str, actor: str) -> None:
+        """Ban it; its streams are cut before this returns. Raises NotFoundError, InvalidError."""
+
+    async def evict(self, tenant: str, name: str, *, actor: str) -> None:
+        """Forget it; its streams are cut before this returns. Raises NotFoundError."""
+
+
 class Sessions(Protocol):
     """The open sessions of this process."""
 

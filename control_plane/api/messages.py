@@ -41,6 +41,9 @@ def node_message(node: NodeFacts, *, live: bool, words: Sequence[str]) -> admin.
         ledger_root_sha256=node.ledger_root,
         active_runs=node.active_runs,
         finished_runs=node.finished_runs,
+        standing=admin.NodeStanding.ValueType(node.standing),
+        standing_reason=node.standing_reason,
+        alarm=node.alarm,
     )
 
 

@@ -62,6 +62,9 @@ class NodeFacts:
     ledger_root: bytes
     active_runs: int
     finished_runs: int
+    standing: int  # NodeStanding
+    standing_reason: str
+    alarm: str  # a code of the registry; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,9 @@ def _node(row: Row[Any]) -> NodeFacts:
         ledger_root=row.ledger_root or b"",
         active_runs=row.active_runs,
         finished_runs=row.finished_runs,
+        standing=row.standing,
+        standing_reason=row.standing_reason,
+        alarm=row.alarm,
     )
 
 

@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from control_plane.api.interceptor import AdminInterceptor
-from control_plane.api.interfaces import Authenticator, ConfigService, FingerprintWords, JoinTokens, Sessions
+from control_plane.api.interfaces import Authenticator, ConfigService, FingerprintWords, JoinTokens, Sessions, Standings
 from control_plane.api.node_queries import NodeQueries
 from control_plane.api.servicers import AuditServicer, NodeServicer, ResourceServicer, TenantServicer
 from control_plane.audit.service import AuditService
@@ -34,6 +34,7 @@ class AdminServices:
     tenants: TenantService
     nodes: NodeQueries
     join_tokens: JoinTokens
+    standings: Standings
     config: ConfigService
     audit: AuditService
     sessions: Sessions
@@ -73,7 +74,9 @@ class AdminServer:
 
     async def _register(self, server: grpc.aio.Server) -> None:
         services = self._services
-        nodes = NodeServicer(services.nodes, services.join_tokens, services.sessions, services.fingerprint_words)
+        nodes = NodeServicer(
+            services.nodes, services.join_tokens, services.standings, services.sessions, services.fingerprint_words
+        )
         admin_grpc.add_TenantServiceServicer_to_server(TenantServicer(services.tenants), server)
         admin_grpc.add_NodeServiceServicer_to_server(nodes, server)
         admin_grpc.add_ResourceServiceServicer_to_server(ResourceServicer(services.config, services.nodes), server)

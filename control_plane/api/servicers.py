@@ -8,7 +8,7 @@ import grpc
 
 from control_plane.api import messages
 from control_plane.api.interceptor import current_caller
-from control_plane.api.interfaces import ConfigService, FingerprintWords, JoinTokens, Sessions
+from control_plane.api.interfaces import ConfigService, FingerprintWords, JoinTokens, Sessions, Standings
 from control_plane.api.node_queries import NodeFacts, NodeQueries
 from control_plane.api.node_watch import NodeWatch
 from control_plane.audit.service import AuditService
@@ -48,8 +48,14 @@ class TenantServicer(admin_grpc.TenantServiceServicer):
 
 class NodeServicer(admin_grpc.NodeServiceServicer):
     def __init__(
-        self, nodes: NodeQueries, join_tokens: JoinTokens, sessions: Sessions, words: FingerprintWords
+        self,
+        nodes: NodeQueries,
+        join_tokens: JoinTokens,
+        standings: Standings,
+        sessions: Sessions,
+        words: FingerprintWords,
     ) -> None:
+        self._standings = standings
         self._nodes = nodes
         self._join_tokens = join_tokens
         self._sessions = sessions
@@ -71,6 +77,15 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
     ) -> AsyncIterator[admin.WatchNodesResponse]:
         async for answer in self._watch.nodes(request.tenant, request.site):
             yield answer
+
+    async def RevokeNode(self, request: admin.RevokeNodeRequest, context: Context) -> admin.RevokeNodeResponse:
+        actor = current_caller().subject
+        await self._standings.revoke(request.tenant, request.name, reason=request.reason, actor=actor)
+        return admin.RevokeNodeResponse()
+
+    async def EvictNode(self, request: admin.EvictNodeRequest, context: Context) -> admin.EvictNodeResponse:
+        await self._standings.evict(request.tenant, request.name, actor=current_caller().subject)
+        return admin.EvictNodeResponse()
 
     async def CreateJoinToken(
         self, request: admin.CreateJoinTokenRequest, context: Context

@@ -101,6 +101,15 @@ nodes = Table(
     Column("public_key_sha256", LargeBinary, nullable=False),  # of the SubjectPublicKeyInfo, DER
     Column("certificate_serial", String(40), nullable=False),  # lower-case hex
     Column("certificate_expires_at", UtcDateTime, nullable=False),
+    Column("pending_serial", String(40)),  # of a renewed certificate that no session has used yet; null: none
+    Column("pending_expires_at", UtcDateTime),
+    Column("pending_key_sha256", LargeBinary),
+    Column("recovery_serial", String(40)),  # null: cannot recover after expiry
+    Column("recovery_key_sha256", LargeBinary),
+    Column("recovery_counter", BigInteger, nullable=False, default=0, server_default="0"),  # last one used
+    Column("standing", Integer, nullable=False, default=1, server_default="1"),  # NodeStanding
+    Column("standing_reason", String(255), nullable=False, default="", server_default=""),
+    Column("alarm", String(63), nullable=False, default="", server_default=""),  # a code of the registry
     Column("boot_id", LargeBinary),
     Column("epoch", BigInteger, nullable=False, default=0),  # process starts of the node; never falls
     Column("ledger_size", BigInteger, nullable=False, default=0),  # highest head that the node showed

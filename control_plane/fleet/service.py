@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from control_plane.db.models import node_config_status, nodes
 from control_plane.fleet.interfaces import Desired, OfferMaterial
-from control_plane.identity.errors import NODE_UNKNOWN
+from control_plane.identity.errors import NODE_CLONED, NODE_UNKNOWN
+from control_plane.identity.standing import require_standing, serial_of
+from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import ManifestEntry
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
@@ -41,20 +43,24 @@ class FleetService:
         self._labels: dict[NodeIdentity, Mapping[str, str]] = {}
 
     async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
-        """The certificate must be the one that this node was last given. Raises UnauthenticatedError."""
-        query = sa.select(nodes.c.certificate_serial, nodes.c.site, nodes.c.labels).where(_is(identity))
-        row = await self._store.read(lambda connection: connection.execute(query).first())
-        if row is None or row.site != identity.site or row.certificate_serial != f"{peer.serial:x}":
+        """The certificate must be the one that this node uses, or one that it was given since and has not used yet.
+
+        Raises UnauthenticatedError.
+        """
+        row = await self._store.read(
+            lambda connection: connection.execute(sa.select(nodes).where(_is(identity))).first()
+        )
+        require_standing(row, identity)
+        if row is None or serial_of(peer.serial) not in (row.certificate_serial, row.pending_serial):
             raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
         self._labels[identity] = row.labels
 
-    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello) -> frozenset[int]:
-        """Record Hello; the revisions that this node refused before."""
+    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello, peer: Peer) -> frozenset[int]:
+        """Record Hello; the revisions that this node refused before. The first Hello with a pending certificate makes
+        it the only one. Raises UnauthenticatedError when the node lost its standing, or its certificate, meanwhile."""
         values = {
             "last_seen_at": self._clock.now(),
             "version": hello.node_version[:64],
-            "boot_id": hello.boot_id,
-            "epoch": hello.epoch,
             **_facts(hello.config),
         }
         refused = sa.select(node_config_status.c.revision).where(
@@ -65,7 +71,12 @@ class FleetService:
         )
 
         def write(connection: sa.Connection) -> frozenset[int]:
-            connection.execute(sa.update(nodes).where(_is(identity)).values(values))
+            if connection.execute(sa.update(nodes).where(_is(identity)).values(values)).rowcount == 0:
+                raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
+            row = connection.execute(sa.select(nodes).where(_is(identity))).one()
+            require_standing(row, identity)
+            starts = _starts(row, identity, hello) | _promotion(row, identity, peer)
+            connection.execute(sa.update(nodes).where(_is(identity)).values(starts))
             _witness(connection, identity, hello.ledger_head)
             return frozenset(connection.execute(refused).scalars())
 
@@ -79,7 +90,7 @@ class FleetService:
 
         def write(connection: sa.Connection) -> None:
             on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
-            connection.execute(sa.update(nodes).where(_is(identity)).values(on_node))
+            _update_admitted(connection, identity, on_node)
             _remember(connection, identity, status.revision, columns)
 
         await self._store.write(write, serial=False)
@@ -92,7 +103,7 @@ class FleetService:
         }
 
         def write(connection: sa.Connection) -> None:
-            connection.execute(sa.update(nodes).where(_is(identity)).values(values))
+            _update_admitted(connection, identity, values)
             _witness(connection, identity, heartbeat.ledger_head)
 
         await self._store.write(write, serial=False)
@@ -158,6 +169,41 @@ def selects(entry: ManifestEntry, labels: Mapping[str, str]) -> bool:
 
 def _is(identity: NodeIdentity) -> sa.ColumnElement[bool]:
     return sa.and_(nodes.c.tenant == identity.tenant, nodes.c.name == identity.node)
+
+
+def _update_admitted(connection: sa.Connection, identity: NodeIdentity, values: Mapping[str, Any]) -> None:
+    """Every frame asks again whether the node is admitted. Raises UnauthenticatedError."""
+    admitted = sa.and_(_is(identity), nodes.c.standing == admin.NODE_STANDING_ADMITTED)
+    if connection.execute(sa.update(nodes).where(admitted).values(values)).rowcount == 0:
+        require_standing(connection.execute(sa.select(nodes).where(_is(identity))).first(), identity)
+
+
+def _starts(row: sa.Row[Any], identity: NodeIdentity, hello: tunnel.Hello) -> dict[str, Any]:
+    """Which start of the node this is. Its count never falls and belongs to one start, unless there are two nodes."""
+    same_count = hello.epoch == row.epoch and bool(row.boot_id) and hello.boot_id != row.boot_id
+    cloned = hello.epoch < row.epoch or same_count
+    if cloned:
+        log.error("node.cloned", extra={names.NODE: identity.node, names.CODE: NODE_CLONED.code})
+    facts = {"boot_id": hello.boot_id, "epoch": max(hello.epoch, row.epoch)}
+    return facts | ({"alarm": NODE_CLONED.code} if cloned else {})
+
+
+def _promotion(row: sa.Row[Any], identity: NodeIdentity, peer: Peer) -> dict[str, Any]:
+    """The columns that make a pending certificate the current one, when it is the peer's."""
+    serial = serial_of(peer.serial)
+    if serial == row.certificate_serial:
+        return {}
+    if serial != row.pending_serial:
+        raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
+    log.info("certificate.promoted", extra={names.NODE: identity.node})
+    return {
+        "certificate_serial": row.pending_serial,
+        "certificate_expires_at": row.pending_expires_at,
+        "public_key_sha256": row.pending_key_sha256,
+        "pending_serial": None,
+        "pending_expires_at": None,
+        "pending_key_sha256": None,
+    }
 
 
 def _facts(config: tunnel.ConfigFacts) -> dict[str, Any]:

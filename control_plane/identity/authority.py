@@ -21,13 +21,12 @@ from faos_core.clock import Clock
 from faos_core.disk import Disk
 from faos_core.errors import InvalidError, SetupError
 from faos_core.ids import TRUST_DOMAIN, NodeIdentity
-from tunnel.identity import SERVER_NAME, enrolment_key, key_pem, load_key, new_key
+from tunnel.identity import CLOCK_SKEW, SERVER_NAME, enrolment_key, key_pem, load_key, new_key
 from tunnel.tls import Credentials
 
 CA_LIFETIME = timedelta(days=3650)
-NODE_LIFETIME = timedelta(days=30)  # until renewal exists
+NODE_LIFETIME = timedelta(hours=24)  # nodes renew at half of it
 SERVER_LIFETIME = timedelta(days=90)  # made anew at every start
-CLOCK_SKEW = timedelta(minutes=10)
 
 
 def enrolment_uri(token_id: str) -> str:
@@ -41,9 +40,10 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
     clock: Clock
+    node_lifetime: timedelta = NODE_LIFETIME
 
     @classmethod
-    def open(cls, directory: Path, clock: Clock) -> "Authority":
+    def open(cls, directory: Path, clock: Clock, *, node_lifetime: timedelta = NODE_LIFETIME) -> "Authority":
         """Read the authority, or make one where there is none. Raises SetupError when only half of it is there."""
         key_file, certificate_file = directory / "ca.key", directory / "ca.pem"
         if not key_file.exists() and not certificate_file.exists():
@@ -55,7 +55,7 @@ class Authority:
             raise SetupError(CA_INCOMPLETE, directory=directory) from error
         if certificate.public_key() != key.public_key():
             raise SetupError(CA_INCOMPLETE, directory=directory)
-        return cls(key, certificate, clock)
+        return cls(key, certificate, clock, node_lifetime)
 
     @property
     def der(self) -> bytes:
@@ -68,7 +68,12 @@ class Authority:
     def node_certificate(self, csr_der: bytes, identity: NodeIdentity) -> x509.Certificate:
         """For the key of the request, under the name that the control plane chose. Raises InvalidError."""
         names = [x509.UniformResourceIdentifier(identity.spiffe_id)]
-        return self._sign(_requested_key(csr_der), names, NODE_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._sign(_requested_key(csr_der), names, self.node_lifetime, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def recovery_certificate(self, csr_der: bytes, identity: NodeIdentity) -> x509.Certificate:
+        """Lives as long as this authority, and opens nothing but Recover. Raises InvalidError."""
+        names = [x509.UniformResourceIdentifier(identity.recovery_id)]
+        return self._sign(_requested_key(csr_der), names, CA_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def enrolment_certificate(self, secret: bytes, token_id: str, lifetime: timedelta) -> x509.Certificate:
         """Opens nothing but Enroll. It outlives its token a little, so that "expired" can be said in plain words."""

@@ -16,12 +16,14 @@ from control_plane.db.models import join_tokens, nodes, sites, tenants
 from control_plane.db.paging import fetch_page
 from control_plane.identity.authority import Authority, enrolment_uri
 from control_plane.identity.errors import (
+    NODE_REVOKED,
     TOKEN_EXPIRED,
     TOKEN_UNKNOWN,
     TOKEN_USED,
     TTL_TOO_LONG,
 )
 from control_plane.tenants.errors import SITE_UNKNOWN
+from faos.admin.v1 import admin_pb2 as admin
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
 from faos_core.errors import ConflictError, DeniedError, InvalidError, NotFoundError
@@ -152,8 +154,11 @@ class JoinTokens:
         node = NodeName(f"node-{secrets.token_hex(4)}")
         identity = NodeIdentity(TenantName(token.tenant), SiteName(token.site), node)
         certificate = self._authority.node_certificate(request.csr_der, identity)
+        recovery = self._recovery(request, identity)
+        self._refuse_banned(connection, token.tenant, certificate, *recovery)
         labels = self._labels(connection, token)
-        connection.execute(sa.insert(nodes).values(_node_row(identity, certificate, labels, now)))
+        row = _node_row(identity, certificate, labels, now) | _recovery_columns(recovery)
+        connection.execute(sa.insert(nodes).values(row))
         used = sa.update(join_tokens).where(join_tokens.c.id == token.id).values(used_at=now, used_by_node=node)
         connection.execute(used)
         self._audit(
@@ -164,7 +169,26 @@ class JoinTokens:
             target=node,
             outcome="OK",
         )
-        return self._response(identity, certificate, labels, _tuf_root(connection, token.tenant))
+        response = self._response(identity, certificate, labels, _tuf_root(connection, token.tenant))
+        response.recovery_chain_der.extend(each.public_bytes(Encoding.DER) for each in recovery)
+        return response
+
+    def _recovery(self, request: tunnel.EnrollRequest, identity: NodeIdentity) -> Sequence[x509.Certificate]:
+        """One, or none for a node that sent no key for it."""
+        csr_der = request.recovery_csr_der
+        return [self._authority.recovery_certificate(csr_der, identity)] if csr_der else []
+
+    def _refuse_banned(self, connection: sa.Connection, tenant: str, *certificates: x509.Certificate) -> None:
+        """Raises DeniedError when a key is that of a revoked node."""
+        digests = [key_digest(certificate) for certificate in certificates]
+        columns = (nodes.c.public_key_sha256, nodes.c.pending_key_sha256, nodes.c.recovery_key_sha256)
+        banned = sa.select(nodes.c.name).where(
+            nodes.c.tenant == tenant,
+            nodes.c.standing == admin.NODE_STANDING_REVOKED,
+            sa.or_(*(column.in_(digests) for column in columns)),
+        )
+        if (name := connection.execute(banned).scalar()) is not None:
+            raise DeniedError(NODE_REVOKED, node=name)
 
     def _usable(self, connection: sa.Connection, request: tunnel.EnrollRequest, now: datetime) -> sa.Row[Any]:
         token = connection.execute(sa.select(join_tokens).where(join_tokens.c.id == request.token_id)).first()
@@ -196,6 +220,11 @@ class JoinTokens:
             site=identity.site,
             node=identity.node,
         )
+
+
+def _recovery_columns(certificates: Sequence[x509.Certificate]) -> dict[str, Any]:
+    columns = ({"recovery_serial": f"{c.serial_number:x}", "recovery_key_sha256": key_digest(c)} for c in certificates)
+    return next(columns, {})
 
 
 def key_digest(certificate: x509.Certificate) -> bytes:

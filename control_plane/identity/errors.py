@@ -46,3 +46,39 @@ NODE_UNKNOWN = define(
     why="The node was removed, or enrolled anew since.",
     next_step="Enrol the node again: faos join STRING",
 )
+NODE_UNKNOWN_HERE = define(
+    "node.not_here",
+    what="Tenant {tenant!r} has no node {node!r}.",
+    why="It never enrolled here, was evicted, or its name is misspelt.",
+    next_step="See which there are: faos get nodes",
+)
+NODE_REVOKED = define(
+    "node.revoked",
+    what="Node {node} is revoked.",
+    why="An operator banned it: its certificates and keys open nothing any more.",
+    next_step="See who and why: faos describe node {node}. To let the machine join again: faos node evict {node}",
+)
+NODE_QUARANTINED = define(
+    "node.quarantined",
+    what="Node {node} is in quarantine.",
+    why="Its recovery key was used twice with one counter: two machines hold the same identity, and both are refused.",
+    next_step="Find out which machine is yours, then: faos node evict {node}, and let that one join again.",
+)
+RECOVERY_REUSED = define(
+    "node.recovery_reused",
+    what="The recovery key of node {node} was used with a counter that was seen before.",
+    why="The node was copied, or restored from a backup. Both copies are refused from now on.",
+    next_step="Find out which machine is yours, then: faos node evict {node}, and let that one join again.",
+)
+NODE_CLONED = define(
+    "node.cloned",
+    what="Two machines say that they are node {node}.",
+    why="Its count of starts went back, or two starts claim the same count: its data folder was copied or restored.",
+    next_step="Stop one of them. If you do not know it: faos node revoke {node}",
+)
+REASON_TOO_LONG = define(
+    "node.reason_too_long",
+    what="The reason is too long.",
+    why="At most {most} characters are kept.",
+    next_step="Say it in fewer words: faos node revoke NAME --reason TEXT",
+)

@@ -26,3 +26,9 @@ IDENTITY_DAMAGED = define(
     why="One of its files was changed, cut, or not copied with the others.",
     next_step="Restore the folder from a backup, or move it away and join again: faos join STRING",
 )
+CERTIFICATE_EXPIRING = define(
+    "certificate.expiring",
+    what="Less than a tenth of this node's certificate's lifetime is left.",
+    why="It asked for the next one many times, and got none: the control plane cannot be reached, or refuses.",
+    next_step="Look at the link, and at the node's log: faos status",
+)

@@ -25,7 +25,8 @@ async def join(data_dir: Path, join_string: str, ceiling: Ceiling, *, site: str 
     store.refuse_second()
     key = new_key()
     csr_der = certificate_request(key)
+    recovery_csr_der = certificate_request(store.recovery_key())
     async with open_egress(data_dir, ceiling) as egress:
-        egress.identifiers.allow(string.token_id, string.secret, csr_der)
-        enrolled = await enroll(string, key, csr_der, sealer=egress.gate)
+        egress.identifiers.allow(string.token_id, string.secret, csr_der, recovery_csr_der)
+        enrolled = await enroll(string, key, csr_der, sealer=egress.gate, recovery_csr_der=recovery_csr_der)
     return store.keep(enrolled, tuple(string.addresses))

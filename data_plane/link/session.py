@@ -45,7 +45,6 @@ class NodeSession:
         self._boot_id = secrets.token_bytes(16)
 
     def hello(self) -> tunnel.Hello:
-        self._applier.statuses.clear()
         facts = self._applier.facts()
         hello = tunnel.Hello(
             boot_id=self._boot_id,
@@ -83,6 +82,8 @@ class NodeSession:
         return status
 
     def connected(self, is_connected: bool) -> None:
+        if is_connected:
+            self._applier.statuses.clear()  # of another stream: its Hello told the facts
         self.is_connected = is_connected
 
     def _allow_facts(self, facts: tunnel.ConfigFacts) -> None:

@@ -21,12 +21,15 @@ OWNED_TASKS: dict[str, str] = {
     "data_plane.agents.service:_spawn": "the group is entered and left by the service's own run()",
     "data_plane.agents.service:_owned": "the group is entered and left by the service's own run()",
     "data_plane.link.applier:_begin": "the group is entered and left by the applier's own run()",
+    "tunnel.client:unmute": "the group is entered and left by the link's own run()",
+    "tunnel.client:_keep_open": "the group is entered and left by its caller, _one_session()",
     "data_plane.tools.broker:_start": "the group is entered and left with the broker itself",
 }
 # Futures made without a task group, with the `finally` that ends them.
 BRIEF_FUTURES: dict[str, str] = {
     "faos_core.lifecycle:until_ready": "cancelled before it returns",
     "faos_core.lifecycle:undivided": "waited for before it returns: that is its purpose",
+    "tunnel.client:_first": "cancelled before it returns",
     "data_plane.link.applier:_until": "both are cancelled before it returns",
     "faos_cli.up.service:unless_ended": "all are cancelled before it returns",
 }

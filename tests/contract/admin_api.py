@@ -16,6 +16,7 @@ from control_plane.config.service import ConfigService
 from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
+from control_plane.identity.standing import NodeStandings
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
 from faos_core.clock import SystemClock
@@ -82,6 +83,7 @@ def services_over(store: Store, folder: Path, sessions: OpenSessions) -> AdminSe
         tenants=TenantService(store, clock, config.create_tenant_keys),
         nodes=NodeQueries(store),
         join_tokens=JoinTokens(store, authority, record, clock, ["cp.example:7443"]),
+        standings=NodeStandings(store, authority, record),
         config=config,
         audit=AuditService(store),
         sessions=sessions,

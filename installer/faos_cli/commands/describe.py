@@ -64,6 +64,8 @@ def show_node(answer: "admin.GetNodeResponse") -> None:
             "identity": node.spiffe_id,
             "fingerprint": " ".join(node.fingerprint_words),
             "link": enum_text(node, "liveness"),
+            "standing": " · ".join(filter(None, (enum_text(node, "standing"), node.standing_reason))),
+            "alarm": node.alarm,
             "seen": f"{seen} ago" if seen else "never",
             "version": node.version,
             "labels": labels_text(node.labels),

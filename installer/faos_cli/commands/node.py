@@ -1,14 +1,20 @@
-"""faos node run"""
+"""faos node run · faos node revoke · faos node evict"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from faos_cli.options import with_control_plane
+
+if TYPE_CHECKING:
+    from faos_cli.admin_client import AdminClient
+    from faos_cli.context import Context
 
 
 @click.group("node")
 def node() -> None:
-    """Run this machine's node."""
+    """Run this machine's node; on the control plane, ban or forget one."""
 
 
 @node.command("run")
@@ -32,6 +38,51 @@ def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: 
     settings = settings_of(config, data, site_file, soak_s)
     configure(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))
+
+
+@node.command("revoke")
+@click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="Why; shown by `faos describe node`.")
+@with_control_plane
+def revoke(context: "Context", name: str, reason: str) -> None:
+    """Ban a node: its streams are cut at once, and its keys and certificates open nothing any more.
+
+    \b
+    Examples:
+      faos node revoke NAME --reason "stolen from the van"
+    """
+    from faos.admin.v1 import admin_pb2 as admin
+    from faos_cli.admin_client import choose_tenant
+    from faos_cli.commands.tenancy import call
+
+    async def use(client: "AdminClient") -> None:
+        tenant = await choose_tenant(client, context.tenant)
+        await client.call(client.nodes.RevokeNode, admin.RevokeNodeRequest(tenant=tenant, name=name, reason=reason))
+
+    call(context, use)
+    click.echo(f"node/{name} revoked")
+
+
+@node.command("evict")
+@click.argument("name")
+@with_control_plane
+def evict(context: "Context", name: str) -> None:
+    """Forget a node: its streams are cut at once. Its machine may join again with a new token, as a new node.
+
+    \b
+    Examples:
+      faos node evict NAME
+    """
+    from faos.admin.v1 import admin_pb2 as admin
+    from faos_cli.admin_client import choose_tenant
+    from faos_cli.commands.tenancy import call
+
+    async def use(client: "AdminClient") -> None:
+        tenant = await choose_tenant(client, context.tenant)
+        await client.call(client.nodes.EvictNode, admin.EvictNodeRequest(tenant=tenant, name=name))
+
+    call(context, use)
+    click.echo(f"node/{name} evicted")
 
 
 def settings_of(config: Path | None, data: Path | None, site_file: Path | None, soak_s: float | None) -> Any:

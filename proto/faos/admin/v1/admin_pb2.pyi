@@ -45,6 +45,29 @@ LIVENESS_LIVE: Liveness.ValueType  # 2
 LIVENESS_DISCONNECTED: Liveness.ValueType  # 3
 Global___Liveness: _TypeAlias = Liveness  # noqa: Y015
 
+class _NodeStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STANDING_UNSPECIFIED: _NodeStanding.ValueType  # 0
+    NODE_STANDING_ADMITTED: _NodeStanding.ValueType  # 1
+    NODE_STANDING_REVOKED: _NodeStanding.ValueType  # 2
+    """Banned by an operator."""
+    NODE_STANDING_QUARANTINED: _NodeStanding.ValueType  # 3
+    """Its recovery key was used twice, so two machines hold it: both are refused until an operator evicts the node."""
+
+class NodeStanding(_NodeStanding, metaclass=_NodeStandingEnumTypeWrapper): ...
+
+NODE_STANDING_UNSPECIFIED: NodeStanding.ValueType  # 0
+NODE_STANDING_ADMITTED: NodeStanding.ValueType  # 1
+NODE_STANDING_REVOKED: NodeStanding.ValueType  # 2
+"""Banned by an operator."""
+NODE_STANDING_QUARANTINED: NodeStanding.ValueType  # 3
+"""Its recovery key was used twice, so two machines hold it: both are refused until an operator evicts the node."""
+Global___NodeStanding: _TypeAlias = NodeStanding  # noqa: Y015
+
 class _ChangeType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -378,6 +401,9 @@ class Node(_message.Message):
     LEDGER_ROOT_SHA256_FIELD_NUMBER: _builtins.int
     ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
     FINISHED_RUNS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    STANDING_REASON_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     site: _builtins.str
     name: _builtins.str
@@ -391,6 +417,11 @@ class Node(_message.Message):
     ledger_root_sha256: _builtins.bytes
     active_runs: _builtins.int
     finished_runs: _builtins.int
+    standing: Global___NodeStanding.ValueType
+    standing_reason: _builtins.str
+    """Why it is revoked, as the operator said."""
+    alarm: _builtins.str
+    """What a person should look at, as a code of the registry: "node.cloned". Empty: nothing."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -425,14 +456,95 @@ class Node(_message.Message):
         ledger_root_sha256: _builtins.bytes = ...,
         active_runs: _builtins.int = ...,
         finished_runs: _builtins.int = ...,
+        standing: Global___NodeStanding.ValueType = ...,
+        standing_reason: _builtins.str = ...,
+        alarm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "config", b"config", "enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "alarm", b"alarm", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "standing", b"standing", "standing_reason", b"standing_reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class RevokeNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    reason: _builtins.str
+    """For people; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeNodeRequest: _TypeAlias = RevokeNodeRequest  # noqa: Y015
+
+@_typing.final
+class RevokeNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeNodeResponse: _TypeAlias = RevokeNodeResponse  # noqa: Y015
+
+@_typing.final
+class EvictNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvictNodeRequest: _TypeAlias = EvictNodeRequest  # noqa: Y015
+
+@_typing.final
+class EvictNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvictNodeResponse: _TypeAlias = EvictNodeResponse  # noqa: Y015
 
 @_typing.final
 class NodeConfig(_message.Message):

@@ -250,6 +250,16 @@ class NodeServiceStub:
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
                 response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
                 _registered_method=True)
+        self.RevokeNode = channel.unary_unary(
+                '/faos.admin.v1.NodeService/RevokeNode',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeResponse.FromString,
+                _registered_method=True)
+        self.EvictNode = channel.unary_unary(
+                '/faos.admin.v1.NodeService/EvictNode',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/faos.admin.v1.NodeService/CreateJoinToken',
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.SerializeToString,
@@ -285,6 +295,20 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeNode(self, request, context):
+        """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EvictNode(self, request, context):
+        """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateJoinToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -314,6 +338,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.WatchNodes,
                     request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.FromString,
                     response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.SerializeToString,
+            ),
+            'RevokeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeNode,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeResponse.SerializeToString,
+            ),
+            'EvictNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvictNode,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.SerializeToString,
             ),
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
@@ -407,6 +441,60 @@ class NodeService:
             '/faos.admin.v1.NodeService/WatchNodes',
             faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
             faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.NodeService/RevokeNode',
+            faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvictNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.NodeService/EvictNode',
+            faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -86,6 +86,10 @@ class NodeServiceStub:
     """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
     so that who may watch is asked again: watch anew.
     """
+    RevokeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeNodeRequest, _admin_pb2.RevokeNodeResponse]
+    """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
+    EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]
+    """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]
 
@@ -98,6 +102,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
     so that who may watch is asked again: watch anew.
     """
+    RevokeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeNodeRequest, _admin_pb2.RevokeNodeResponse]  # type: ignore[assignment]
+    """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
+    EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]  # type: ignore[assignment]
+    """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
 
@@ -125,6 +133,22 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
         so that who may watch is asked again: watch anew.
         """
+
+    @_abc_1.abstractmethod
+    def RevokeNode(
+        self,
+        request: _admin_pb2.RevokeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RevokeNodeResponse, _abc.Awaitable[_admin_pb2.RevokeNodeResponse]]:
+        """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
+
+    @_abc_1.abstractmethod
+    def EvictNode(
+        self,
+        request: _admin_pb2.EvictNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.EvictNodeResponse, _abc.Awaitable[_admin_pb2.EvictNodeResponse]]:
+        """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
 
     @_abc_1.abstractmethod
     def CreateJoinToken(

@@ -180,21 +180,25 @@ class EnrollRequest(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     CSR_DER_FIELD_NUMBER: _builtins.int
+    RECOVERY_CSR_DER_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     secret: _builtins.bytes
     """One use; worthless once the answer has been sent."""
     csr_der: _builtins.bytes
     """PKCS#10 DER for the key born on the node."""
+    recovery_csr_der: _builtins.bytes
+    """PKCS#10 DER for the node's recovery key. Empty: the node cannot recover after expiry."""
     def __init__(
         self,
         *,
         token_id: _builtins.str = ...,
         secret: _builtins.bytes = ...,
         csr_der: _builtins.bytes = ...,
+        recovery_csr_der: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der", "secret", b"secret", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der", "recovery_csr_der", b"recovery_csr_der", "secret", b"secret", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,6 +237,7 @@ class EnrollResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    RECOVERY_CHAIN_DER_FIELD_NUMBER: _builtins.int
     spiffe_id: _builtins.str
     tuf_root: _builtins.bytes
     tenant: _builtins.str
@@ -250,6 +255,10 @@ class EnrollResponse(_message.Message):
     def fingerprint_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Both sides show these; two people can compare them."""
 
+    @_builtins.property
+    def recovery_chain_der(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Leaf first, DER each; opens nothing but Recover."""
+
     def __init__(
         self,
         *,
@@ -262,14 +271,80 @@ class EnrollResponse(_message.Message):
         tenant: _builtins.str = ...,
         site: _builtins.str = ...,
         node: _builtins.str = ...,
+        recovery_chain_der: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_bundle_der", b"ca_bundle_der", "certificate_chain_der", b"certificate_chain_der", "fingerprint_words", b"fingerprint_words", "labels", b"labels", "node", b"node", "site", b"site", "spiffe_id", b"spiffe_id", "tenant", b"tenant", "tuf_root", b"tuf_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_bundle_der", b"ca_bundle_der", "certificate_chain_der", b"certificate_chain_der", "fingerprint_words", b"fingerprint_words", "labels", b"labels", "node", b"node", "recovery_chain_der", b"recovery_chain_der", "site", b"site", "spiffe_id", b"spiffe_id", "tenant", b"tenant", "tuf_root", b"tuf_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrollResponse: _TypeAlias = EnrollResponse  # noqa: Y015
+
+@_typing.final
+class RenewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSR_DER_FIELD_NUMBER: _builtins.int
+    csr_der: _builtins.bytes
+    """PKCS#10 DER for a key that was never used before."""
+    def __init__(
+        self,
+        *,
+        csr_der: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_der", b"csr_der"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewRequest: _TypeAlias = RenewRequest  # noqa: Y015
+
+@_typing.final
+class RecoverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTER_FIELD_NUMBER: _builtins.int
+    CSR_DER_FIELD_NUMBER: _builtins.int
+    counter: _builtins.int
+    """Grows with each use. One that was seen before means that two machines hold the recovery key."""
+    csr_der: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        counter: _builtins.int = ...,
+        csr_der: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "csr_der", b"csr_der"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverRequest: _TypeAlias = RecoverRequest  # noqa: Y015
+
+@_typing.final
+class RenewResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_CHAIN_DER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def certificate_chain_der(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Leaf first, DER each."""
+
+    def __init__(
+        self,
+        *,
+        certificate_chain_der: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain_der", b"certificate_chain_der"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewResponse: _TypeAlias = RenewResponse  # noqa: Y015
 
 @_typing.final
 class NodeFrame(_message.Message):

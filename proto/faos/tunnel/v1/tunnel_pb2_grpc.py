@@ -120,6 +120,16 @@ class TunnelStub:
                 request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.GetBlobRequest.SerializeToString,
                 response_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.BlobChunk.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/faos.tunnel.v1.Tunnel/Renew',
+                request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewRequest.SerializeToString,
+                response_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/faos.tunnel.v1.Tunnel/Recover',
+                request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.FromString,
+                _registered_method=True)
 
 
 class TunnelServicer:
@@ -140,6 +150,20 @@ class TunnelServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """A certificate for a new key. The old one holds until a session has opened with the new one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """The same after expiry: all that a recovery certificate opens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TunnelServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +176,16 @@ def add_TunnelServicer_to_server(servicer, server):
                     servicer.GetBlob,
                     request_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.GetBlobRequest.FromString,
                     response_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.BlobChunk.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewRequest.FromString,
+                    response_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RecoverRequest.FromString,
+                    response_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -209,6 +243,60 @@ class Tunnel:
             '/faos.tunnel.v1.Tunnel/GetBlob',
             faos_dot_tunnel_dot_v1_dot_tunnel__pb2.GetBlobRequest.SerializeToString,
             faos_dot_tunnel_dot_v1_dot_tunnel__pb2.BlobChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.tunnel.v1.Tunnel/Renew',
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewRequest.SerializeToString,
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.tunnel.v1.Tunnel/Recover',
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RecoverRequest.SerializeToString,
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

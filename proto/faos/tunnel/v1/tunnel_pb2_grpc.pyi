@@ -67,6 +67,10 @@ class TunnelStub:
     """Control: configuration offers down, status up. One live session per node."""
     GetBlob: _grpc.UnaryStreamMultiCallable[_tunnel_pb2.GetBlobRequest, _tunnel_pb2.BlobChunk]
     """A blob by digest, from an offset, in chunks of at most 256 KiB."""
+    Renew: _grpc.UnaryUnaryMultiCallable[_tunnel_pb2.RenewRequest, _tunnel_pb2.RenewResponse]
+    """A certificate for a new key. The old one holds until a session has opened with the new one."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_tunnel_pb2.RecoverRequest, _tunnel_pb2.RenewResponse]
+    """The same after expiry: all that a recovery certificate opens."""
 
 @_typing.type_check_only
 class TunnelAsyncStub(TunnelStub):
@@ -77,6 +81,10 @@ class TunnelAsyncStub(TunnelStub):
     """Control: configuration offers down, status up. One live session per node."""
     GetBlob: _aio.UnaryStreamMultiCallable[_tunnel_pb2.GetBlobRequest, _tunnel_pb2.BlobChunk]  # type: ignore[assignment]
     """A blob by digest, from an offset, in chunks of at most 256 KiB."""
+    Renew: _aio.UnaryUnaryMultiCallable[_tunnel_pb2.RenewRequest, _tunnel_pb2.RenewResponse]  # type: ignore[assignment]
+    """A certificate for a new key. The old one holds until a session has opened with the new one."""
+    Recover: _aio.UnaryUnaryMultiCallable[_tunnel_pb2.RecoverRequest, _tunnel_pb2.RenewResponse]  # type: ignore[assignment]
+    """The same after expiry: all that a recovery certificate opens."""
 
 class TunnelServicer(metaclass=_abc_1.ABCMeta):
     """Served to enrolled nodes only."""
@@ -96,5 +104,21 @@ class TunnelServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tunnel_pb2.BlobChunk], _abc.AsyncIterator[_tunnel_pb2.BlobChunk]]:
         """A blob by digest, from an offset, in chunks of at most 256 KiB."""
+
+    @_abc_1.abstractmethod
+    def Renew(
+        self,
+        request: _tunnel_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tunnel_pb2.RenewResponse, _abc.Awaitable[_tunnel_pb2.RenewResponse]]:
+        """A certificate for a new key. The old one holds until a session has opened with the new one."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _tunnel_pb2.RecoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tunnel_pb2.RenewResponse, _abc.Awaitable[_tunnel_pb2.RenewResponse]]:
+        """The same after expiry: all that a recovery certificate opens."""
 
 def add_TunnelServicer_to_server(servicer: TunnelServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
