@@ -7,6 +7,7 @@ import grpc
 from faos_core.clock import SystemClock
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from tunnel.server import _LiveSession
+from tunnel.tls import Peer
 
 
 class BrokenStream:
@@ -30,7 +31,8 @@ async def test_stream_that_breaks_during_a_write_ends_nobody_else() -> None:
     """One node that vanishes must not end the loop that serves all nodes, nor keep the server from stopping."""
     context = BrokenStream()
     identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName("n"))
-    live = _LiveSession(identity, cast(Any, context), cast(Any, None), SystemClock(), 15.0)
+    peer, nobody = Peer(identity.spiffe_id, 1), cast(Any, None)
+    live = _LiveSession(identity, peer, cast(Any, context), nobody, SystemClock(), 15.0, nobody)
 
     await live.drain()
 
