@@ -36,6 +36,7 @@ BRIEF_FUTURES: dict[str, str] = {
 # Modules with sleeping threads.
 BLOCKING_SLEEPS: dict[str, str] = {
     "faos_core.store": "in the store's own threads, between attempts that the database asked for",
+    "faos_core.store_postgres": "in the store's own threads: between attempts to purge beside an older snapshot",
     "faos_core.store_sqlite": "in the store's own threads: the one statement that ignores SQLite's busy_timeout",
 }
 
