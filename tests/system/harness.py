@@ -1,8 +1,11 @@
 """Whole planes in one process over real sockets, for tests."""
 
+import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from faos_core.clock import Clock, SystemClock
 from tunnel.identity import SERVER_NAME
 
 TENANT = "mercy"
+PORTS = count(os.getpid() % 1_000)
 
 
 @dataclass
@@ -66,6 +70,17 @@ class RunningControlPlane:
         return answer.node
 
 
+def own_port() -> int:
+    """A free port that only this test process uses, so that a control plane finds its address again after a restart:
+    the kernel may give a port of its ephemeral range to anybody meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 20_000 + worker % 8 * 1_000 + next(PORTS) % 1_000
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @asynccontextmanager
 async def running_control_plane(
     data_dir: Path, *, clock: Clock | None = None, **settings: Any
@@ -73,7 +88,7 @@ async def running_control_plane(
     """On free ports of the loopback address; records the frames that it receives."""
     chosen = ControlPlaneSettings(
         data_dir=data_dir,
-        tunnel_listen=settings.pop("tunnel_listen", "127.0.0.1:0"),
+        tunnel_listen=settings.pop("tunnel_listen", None) or f"127.0.0.1:{own_port()}",
         admin_listen="127.0.0.1:0",
         received_frames_file=data_dir / "received-frames.bin",
         **settings,
