@@ -30,7 +30,6 @@ class NodeSettings:
 
     data_dir: Path  # identity, configuration, ledger and sealed store; mode 0700, on a local file system
     site_file: Path | None = None  # the site's ceiling; None: site.toml in data_dir
-    socket: Path | None = None  # the local API; None: node.sock in data_dir
     database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None: node.db in data_dir
     log_format: LogFormat = LogFormat.JSON
     log_level: LogLevel = LogLevel.INFO
@@ -39,10 +38,6 @@ class NodeSettings:
     @property
     def ceiling_path(self) -> Path:
         return self.site_file or self.data_dir / "site.toml"
-
-    @property
-    def socket_path(self) -> Path:
-        return self.socket or self.data_dir / "node.sock"
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> NodeSettings:

@@ -32,10 +32,13 @@ def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: 
     """
     import asyncio
 
-    from data_plane.app import serve
+    from data_plane.identity.store import IdentityStore
     from faos_core.logs import configure
 
     settings = settings_of(config, data, site_file, soak_s)
+    IdentityStore(settings.data_dir).load()  # says "join first" before seconds of imports
+    from data_plane.app import serve
+
     configure(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))
 

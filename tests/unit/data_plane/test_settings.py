@@ -21,7 +21,6 @@ def test_defaults_hang_on_the_data_folder(tmp_path: Path) -> None:
 
     assert settings == NodeSettings(data_dir=tmp_path / "data")
     assert settings.ceiling_path == tmp_path / "data" / "site.toml"
-    assert settings.socket_path == tmp_path / "data" / "node.sock"
 
 
 def test_environment_wins_over_the_file(tmp_path: Path) -> None:
