@@ -34,16 +34,16 @@ debian_packages() {
 }
 
 grpcurl() {
-    command -v grpcurl >/dev/null || [ -x .cache/bin/grpcurl ] && return
-    command -v go >/dev/null || { without grpcurl "there is no Go here to build it"; return; }
+    type -P grpcurl >/dev/null || [ -x .cache/bin/grpcurl ] && return
+    type -P go >/dev/null || { without grpcurl "there is no Go here to build it"; return; }
     GOBIN=$PWD/.cache/bin GOFLAGS=-modcacherw go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 2>/dev/null ||
         without grpcurl "the Go build failed"
 }
 
 # The module leaves third-party headers out: two are Debian's, one is in a Python source distribution.
 ollama() {
-    command -v ollama >/dev/null || [ -x .cache/bin/ollama ] && return
-    command -v go >/dev/null || { without ollama "there is no Go here to build it"; return; }
+    type -P ollama >/dev/null || [ -x .cache/bin/ollama ] && return
+    type -P go >/dev/null || { without ollama "there is no Go here to build it"; return; }
     local headers=$PWD/.cache/build/ollama
     miniaudio_header "$headers" || { without ollama "a header that its build needs could not be had"; return; }
     CGO_CPPFLAGS="-I$headers" CGO_CXXFLAGS="-O3 -I$headers" GOBIN=$PWD/.cache/bin GOFLAGS=-modcacherw \
