@@ -2,6 +2,9 @@
 
 import os
 
+# Before anything imports grpc: its fork handlers run in the child between fork and exec, and have killed it (SIGBUS).
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import pytest
 
 from tests.parts import have

@@ -40,12 +40,13 @@ def programs() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)
 
 
-def unprivileged() -> dict[str, Any]:
-    """How to run a program of the server: it refuses to be root."""
+def unprivileged() -> list[str]:
+    """Words before a program of the server: it refuses to be root. Not `subprocess`'s own `user`: that forks, and
+    what libraries do in a forked child of many threads has killed one. Raises KeyError without the user."""
     if os.geteuid() != 0:
-        return {}
+        return []
     user = pwd.getpwnam("postgres")
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
 
 
 def is_here() -> bool:
@@ -163,7 +164,12 @@ class PostgresServer:
         command = [str(folder / program), "-D", str(self.data), *arguments]
         with (self.folder / f"{program}.out").open("ab") as out:  # pg_ctl's server keeps it open: no pipe
             subprocess.run(
-                command, check=True, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **unprivileged()
+                [*unprivileged(), *command],
+                check=True,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
 
 
