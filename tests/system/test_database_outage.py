@@ -161,8 +161,13 @@ async def test_runs_in_progress_outlive_an_outage_of_the_nodes_database(
 
 
 async def ended(runs: Runs, run_id: RunId) -> Any:
-    events = [event async for event in runs.watch(run_id)]
-    return events[-1].finished.state
+    """The state that the run ends in, as a client hears it: one that finds the journal away asks again."""
+    while True:
+        try:
+            events = [event async for event in runs.watch(run_id)]
+            return events[-1].finished.state
+        except UnavailableError:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_run_whose_start_was_not_confirmed_is_driven_by_whoever_asks_again(
