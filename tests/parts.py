@@ -31,6 +31,7 @@ def has_embedder() -> bool:
 
 
 CHECKS = {
+    "installed": lambda: (ROOT / ".venv" / "embedded.stamp").exists(),  # the environment that make makes
     "bwrap": lambda: runs("bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"),
     "namespaces": lambda: runs("unshare", "--user", "--map-root-user", "--net", "--mount", "ip", "link", "show"),
     "grpcurl": lambda: runs("grpcurl", "-version"),

@@ -223,11 +223,10 @@ def test_a_full_disk_is_named_with_how_much_is_needed(tmp_path: Path) -> None:
     assert three_sentences(done.stderr)
 
 
+@pytest.mark.needs("installed")
 def test_make_up_runs_the_command_of_the_environment(tmp_path: Path) -> None:
     """`make up ONCE=1` is what the README says; it must pass arguments and the exit code on."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".venv" / "embedded.stamp").exists():
-        pytest.skip("needs the environment that make installs (.venv), which this checkout does not have")
     data, file = tmp_path / "d", tmp_path / "up.json"
     arguments = f"ARGS=--data {data} --json {file} {' '.join(fresh_ports())}"
 
