@@ -55,8 +55,7 @@ class Machine:
 
 def set_up(address: str) -> str:
     """Shell words that make the machine's own file system; the software stays where it is, read-only."""
-    software = {Path(path).resolve() for path in (ROOT, ASSETS, sys.prefix, sys.base_prefix)}
-    kept = [path for path in sorted(software) if any(path.is_relative_to(folder) for folder in HIDDEN)]
+    kept = sorted({Path(path).resolve() for path in (ROOT, ASSETS, sys.prefix, sys.base_prefix)})
     lines = ["set -e", f"mount -t tmpfs none {STAGE}"]
     for number, path in enumerate(kept):
         lines += [f"mkdir {STAGE}/{number}", f"mount --bind {shlex.quote(str(path))} {STAGE}/{number}"]
