@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61os/resource/v1/resource.proto\x12\x10\x66\x61os.resource.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xb0\x02\n\x08Resource\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.faos.resource.v1.Metadata\x12(\n\x05\x61gent\x18\n \x01(\x0b\x32\x17.faos.resource.v1.AgentH\x00\x12(\n\x05model\x18\x0b \x01(\x0b\x32\x17.faos.resource.v1.ModelH\x00\x12\x33\n\x0btool_server\x18\x0c \x01(\x0b\x32\x1c.faos.resource.v1.ToolServerH\x00\x12\x39\n\x0eknowledge_base\x18\r \x01(\x0b\x32\x1f.faos.resource.v1.KnowledgeBaseH\x00\x12*\n\x06policy\x18\x0e \x01(\x0b\x32\x18.faos.resource.v1.PolicyH\x00\x42\x06\n\x04spec\"\xaa\x01\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06labels\x18\x02 \x03(\x0b\x32&.faos.resource.v1.Metadata.LabelsEntry\x12)\n\x05sites\x18\x03 \x01(\x0b\x32\x1a.faos.resource.v1.Selector\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\x08Selector\x12\x41\n\x0cmatch_labels\x18\x01 \x03(\x0b\x32+.faos.resource.v1.Selector.MatchLabelsEntry\x1a\x32\n\x10MatchLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x05\x41gent\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x11\n\tknowledge\x18\x03 \x03(\t\x12\r\n\x05tools\x18\x04 \x03(\t\x12\x10\n\x08policies\x18\x05 \x03(\t\x12\x31\n\x0btool_choice\x18\x06 \x01(\x0e\x32\x1c.faos.resource.v1.ToolChoice\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.faos.resource.v1.RunLimits\"f\n\tRunLimits\x12\x11\n\tmax_turns\x18\x01 \x01(\r\x12\x16\n\x0emax_tool_calls\x18\x02 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\r\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\r\"\xa1\x01\n\x05Model\x12/\n\x07runtime\x18\x01 \x01(\x0e\x32\x1e.faos.resource.v1.ModelRuntime\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12,\n\x08sampling\x18\x04 \x01(\x0b\x32\x1a.faos.resource.v1.Sampling\x12\x11\n\tmodel_tag\x18\x05 \x01(\t\"Y\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x16\n\x0erepeat_penalty\x18\x02 \x01(\x02\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\r\"R\n\nToolServer\x12\x0f\n\x07program\x18\x01 \x01(\t\x12\x15\n\rallowed_tools\x18\x02 \x03(\t\x12\x1c\n\x14\x63\x61ll_timeout_seconds\x18\x03 \x01(\r\"H\n\rKnowledgeBase\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\x18\n\x10\x63hunk_characters\x18\x02 \x01(\r\x12\r\n\x05top_k\x18\x03 \x01(\r\"5\n\x06Policy\x12+\n\x05rules\x18\x01 \x03(\x0b\x32\x1c.faos.resource.v1.PolicyRule\"\xab\x01\n\nPolicyRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ctool_servers\x18\x02 \x03(\t\x12\r\n\x05tools\x18\x03 \x03(\t\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12.\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x1e.faos.resource.v1.PolicyEffect\"^\n\x08Manifest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x30\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1f.faos.resource.v1.ManifestEntry\"\x94\x01\n\rManifestEntry\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.faos.resource.v1.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x05sites\x18\x03 \x01(\x0b\x32\x1a.faos.resource.v1.Selector\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x14\n\x0clength_bytes\x18\x05 \x01(\x04*|\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_AGENT\x10\x01\x12\x0e\n\nKIND_MODEL\x10\x02\x12\x14\n\x10KIND_TOOL_SERVER\x10\x03\x12\x17\n\x13KIND_KNOWLEDGE_BASE\x10\x04\x12\x0f\n\x0bKIND_POLICY\x10\x05*\x88\x01\n\nToolChoice\x12\x1b\n\x17TOOL_CHOICE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOOL_CHOICE_NONE\x10\x01\x12\x18\n\x14TOOL_CHOICE_REQUIRED\x10\x02\x12\x16\n\x12TOOL_CHOICE_ROUTED\x10\x03\x12\x15\n\x11TOOL_CHOICE_MODEL\x10\x04*d\n\x0cModelRuntime\x12\x1d\n\x19MODEL_RUNTIME_UNSPECIFIED\x10\x00\x12\x1b\n\x17MODEL_RUNTIME_LLAMA_CPP\x10\x01\x12\x18\n\x14MODEL_RUNTIME_OLLAMA\x10\x02*u\n\x0cPolicyEffect\x12\x1d\n\x19POLICY_EFFECT_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_EFFECT_ALLOW\x10\x01\x12\x15\n\x11POLICY_EFFECT_ASK\x10\x02\x12\x16\n\x12POLICY_EFFECT_DENY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x61os/resource/v1/resource.proto\x12\x10\x66\x61os.resource.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xb0\x02\n\x08Resource\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.faos.resource.v1.Metadata\x12(\n\x05\x61gent\x18\n \x01(\x0b\x32\x17.faos.resource.v1.AgentH\x00\x12(\n\x05model\x18\x0b \x01(\x0b\x32\x17.faos.resource.v1.ModelH\x00\x12\x33\n\x0btool_server\x18\x0c \x01(\x0b\x32\x1c.faos.resource.v1.ToolServerH\x00\x12\x39\n\x0eknowledge_base\x18\r \x01(\x0b\x32\x1f.faos.resource.v1.KnowledgeBaseH\x00\x12*\n\x06policy\x18\x0e \x01(\x0b\x32\x18.faos.resource.v1.PolicyH\x00\x42\x06\n\x04spec\"\xaa\x01\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06labels\x18\x02 \x03(\x0b\x32&.faos.resource.v1.Metadata.LabelsEntry\x12)\n\x05sites\x18\x03 \x01(\x0b\x32\x1a.faos.resource.v1.Selector\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\x08Selector\x12\x41\n\x0cmatch_labels\x18\x01 \x03(\x0b\x32+.faos.resource.v1.Selector.MatchLabelsEntry\x1a\x32\n\x10MatchLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x05\x41gent\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x11\n\tknowledge\x18\x03 \x03(\t\x12\r\n\x05tools\x18\x04 \x03(\t\x12\x10\n\x08policies\x18\x05 \x03(\t\x12\x31\n\x0btool_choice\x18\x06 \x01(\x0e\x32\x1c.faos.resource.v1.ToolChoice\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.faos.resource.v1.RunLimits\"f\n\tRunLimits\x12\x11\n\tmax_turns\x18\x01 \x01(\r\x12\x16\n\x0emax_tool_calls\x18\x02 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\r\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\r\"\xa1\x01\n\x05Model\x12/\n\x07runtime\x18\x01 \x01(\x0e\x32\x1e.faos.resource.v1.ModelRuntime\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12,\n\x08sampling\x18\x04 \x01(\x0b\x32\x1a.faos.resource.v1.Sampling\x12\x11\n\tmodel_tag\x18\x05 \x01(\t\"Y\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x16\n\x0erepeat_penalty\x18\x02 \x01(\x02\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\r\"d\n\nToolServer\x12\x0f\n\x07program\x18\x01 \x01(\t\x12\x15\n\rallowed_tools\x18\x02 \x03(\t\x12\x1c\n\x14\x63\x61ll_timeout_seconds\x18\x03 \x01(\r\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\"H\n\rKnowledgeBase\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\x18\n\x10\x63hunk_characters\x18\x02 \x01(\r\x12\r\n\x05top_k\x18\x03 \x01(\r\"5\n\x06Policy\x12+\n\x05rules\x18\x01 \x03(\x0b\x32\x1c.faos.resource.v1.PolicyRule\"\xab\x01\n\nPolicyRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ctool_servers\x18\x02 \x03(\t\x12\r\n\x05tools\x18\x03 \x03(\t\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12.\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x1e.faos.resource.v1.PolicyEffect\"^\n\x08Manifest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x30\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1f.faos.resource.v1.ManifestEntry\"\x94\x01\n\rManifestEntry\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.faos.resource.v1.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x05sites\x18\x03 \x01(\x0b\x32\x1a.faos.resource.v1.Selector\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x14\n\x0clength_bytes\x18\x05 \x01(\x04*|\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_AGENT\x10\x01\x12\x0e\n\nKIND_MODEL\x10\x02\x12\x14\n\x10KIND_TOOL_SERVER\x10\x03\x12\x17\n\x13KIND_KNOWLEDGE_BASE\x10\x04\x12\x0f\n\x0bKIND_POLICY\x10\x05*\x88\x01\n\nToolChoice\x12\x1b\n\x17TOOL_CHOICE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOOL_CHOICE_NONE\x10\x01\x12\x18\n\x14TOOL_CHOICE_REQUIRED\x10\x02\x12\x16\n\x12TOOL_CHOICE_ROUTED\x10\x03\x12\x15\n\x11TOOL_CHOICE_MODEL\x10\x04*d\n\x0cModelRuntime\x12\x1d\n\x19MODEL_RUNTIME_UNSPECIFIED\x10\x00\x12\x1b\n\x17MODEL_RUNTIME_LLAMA_CPP\x10\x01\x12\x18\n\x14MODEL_RUNTIME_OLLAMA\x10\x02*u\n\x0cPolicyEffect\x12\x1d\n\x19POLICY_EFFECT_UNSPECIFIED\x10\x00\x12\x17\n\x13POLICY_EFFECT_ALLOW\x10\x01\x12\x15\n\x11POLICY_EFFECT_ASK\x10\x02\x12\x16\n\x12POLICY_EFFECT_DENY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SELECTOR_MATCHLABELSENTRY']._loaded_options = None
   _globals['_SELECTOR_MATCHLABELSENTRY']._serialized_options = b'8\001'
-  _globals['_KIND']._serialized_start=1883
-  _globals['_KIND']._serialized_end=2007
-  _globals['_TOOLCHOICE']._serialized_start=2010
-  _globals['_TOOLCHOICE']._serialized_end=2146
-  _globals['_MODELRUNTIME']._serialized_start=2148
-  _globals['_MODELRUNTIME']._serialized_end=2248
-  _globals['_POLICYEFFECT']._serialized_start=2250
-  _globals['_POLICYEFFECT']._serialized_end=2367
+  _globals['_KIND']._serialized_start=1901
+  _globals['_KIND']._serialized_end=2025
+  _globals['_TOOLCHOICE']._serialized_start=2028
+  _globals['_TOOLCHOICE']._serialized_end=2164
+  _globals['_MODELRUNTIME']._serialized_start=2166
+  _globals['_MODELRUNTIME']._serialized_end=2266
+  _globals['_POLICYEFFECT']._serialized_start=2268
+  _globals['_POLICYEFFECT']._serialized_end=2385
   _globals['_RESOURCE']._serialized_start=84
   _globals['_RESOURCE']._serialized_end=388
   _globals['_METADATA']._serialized_start=391
@@ -63,15 +63,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING']._serialized_start=1158
   _globals['_SAMPLING']._serialized_end=1247
   _globals['_TOOLSERVER']._serialized_start=1249
-  _globals['_TOOLSERVER']._serialized_end=1331
-  _globals['_KNOWLEDGEBASE']._serialized_start=1333
-  _globals['_KNOWLEDGEBASE']._serialized_end=1405
-  _globals['_POLICY']._serialized_start=1407
-  _globals['_POLICY']._serialized_end=1460
-  _globals['_POLICYRULE']._serialized_start=1463
-  _globals['_POLICYRULE']._serialized_end=1634
-  _globals['_MANIFEST']._serialized_start=1636
-  _globals['_MANIFEST']._serialized_end=1730
-  _globals['_MANIFESTENTRY']._serialized_start=1733
-  _globals['_MANIFESTENTRY']._serialized_end=1881
+  _globals['_TOOLSERVER']._serialized_end=1349
+  _globals['_KNOWLEDGEBASE']._serialized_start=1351
+  _globals['_KNOWLEDGEBASE']._serialized_end=1423
+  _globals['_POLICY']._serialized_start=1425
+  _globals['_POLICY']._serialized_end=1478
+  _globals['_POLICYRULE']._serialized_start=1481
+  _globals['_POLICYRULE']._serialized_end=1652
+  _globals['_MANIFEST']._serialized_start=1654
+  _globals['_MANIFEST']._serialized_end=1748
+  _globals['_MANIFESTENTRY']._serialized_start=1751
+  _globals['_MANIFESTENTRY']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

@@ -415,10 +415,15 @@ class ToolServer(_message.Message):
     PROGRAM_FIELD_NUMBER: _builtins.int
     ALLOWED_TOOLS_FIELD_NUMBER: _builtins.int
     CALL_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     program: _builtins.str
-    """Name of an entry under [programs] in site.toml, which holds the command, its environment and its network."""
+    """Name of an entry under [programs] in site.toml, which holds the command, its environment and its network.
+    Or empty, where `endpoint` is set.
+    """
     call_timeout_seconds: _builtins.int
     """Seconds for one call; 0 means 30."""
+    endpoint: _builtins.str
+    """Name of an entry under [endpoints] in site.toml that speaks MCP over streamable HTTP; instead of `program`."""
     @_builtins.property
     def allowed_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools of that server that may be offered to a model; others do not exist for agents."""
@@ -429,10 +434,11 @@ class ToolServer(_message.Message):
         program: _builtins.str = ...,
         allowed_tools: _abc.Iterable[_builtins.str] | None = ...,
         call_timeout_seconds: _builtins.int = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_tools", b"allowed_tools", "call_timeout_seconds", b"call_timeout_seconds", "program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_tools", b"allowed_tools", "call_timeout_seconds", b"call_timeout_seconds", "endpoint", b"endpoint", "program", b"program"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,17 +26,17 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61os/site/v1/site.proto\x12\x0c\x66\x61os.site.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x0fRunAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"9\n\x10RunAgentResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.faos.site.v1.RunEvent\"9\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"9\n\x10WatchRunResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.faos.site.v1.RunEvent\"\xd0\x02\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07started\x18\n \x01(\x0b\x32\x18.faos.site.v1.RunStartedH\x00\x12\x31\n\x0cstep_started\x18\x0b \x01(\x0b\x32\x19.faos.site.v1.StepStartedH\x00\x12-\n\ntext_delta\x18\x0c \x01(\x0b\x32\x17.faos.site.v1.TextDeltaH\x00\x12\x33\n\rstep_finished\x18\r \x01(\x0b\x32\x1a.faos.site.v1.StepFinishedH\x00\x12-\n\x08\x66inished\x18\x0e \x01(\x0b\x32\x19.faos.site.v1.RunFinishedH\x00\x42\x07\n\x05\x65vent\"-\n\nRunStarted\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"A\n\x0bStepStarted\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.faos.site.v1.StepKind\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"0\n\x0cStepFinished\x12 \n\x04step\x18\x01 \x01(\x0b\x32\x12.faos.site.v1.Step\"X\n\x0bRunFinished\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.faos.site.v1.RunState\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x12\n\nerror_code\x18\x03 \x01(\t\"\xbf\x02\n\x04Step\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.faos.site.v1.StepKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07request\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nerror_code\x18\t \x01(\t\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\"\xf1\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.faos.site.v1.RunState\x12\r\n\x05input\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x12\n\nerror_code\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListRunsResponse\x12\x1f\n\x04runs\x18\x01 \x03(\x0b\x32\x11.faos.site.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"S\n\x0eGetRunResponse\x12\x1e\n\x03run\x18\x01 \x01(\x0b\x32\x11.faos.site.v1.Run\x12!\n\x05steps\x18\x02 \x03(\x0b\x32\x12.faos.site.v1.Step\"\x12\n\x10GetStatusRequest\"\xbe\x01\n\x11GetStatusResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x1a\n\x12\x61ttempted_revision\x18\x03 \x01(\x04\x12\x18\n\x10running_revision\x18\x04 \x01(\x04\x12\x18\n\x10healthy_revision\x18\x05 \x01(\x04\x12\x0e\n\x06\x61gents\x18\x06 \x03(\t\x12\x13\n\x0bledger_size\x18\x07 \x01(\x04\x12\x0e\n\x06\x61larms\x18\x08 \x03(\t\"\x13\n\x11ListModelsRequest\"]\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.faos.site.v1.ModelAtEndpoint\x12\x18\n\x10silent_endpoints\x18\x02 \x03(\t\"D\n\x0fModelAtEndpoint\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"1\n\x10PullModelRequest\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"<\n\x11PullModelResponse\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*\x82\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x15\n\x11RUN_STATE_LIMITED\x10\x04*~\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13STEP_KIND_RETRIEVAL\x10\x01\x12\x15\n\x11STEP_KIND_ROUTING\x10\x02\x12\x13\n\x0fSTEP_KIND_MODEL\x10\x03\x12\x12\n\x0eSTEP_KIND_TOOL\x10\x04\x32\xa6\x04\n\x0bSiteService\x12K\n\x08RunAgent\x12\x1d.faos.site.v1.RunAgentRequest\x1a\x1e.faos.site.v1.RunAgentResponse0\x01\x12K\n\x08WatchRun\x12\x1d.faos.site.v1.WatchRunRequest\x1a\x1e.faos.site.v1.WatchRunResponse0\x01\x12I\n\x08ListRuns\x12\x1d.faos.site.v1.ListRunsRequest\x1a\x1e.faos.site.v1.ListRunsResponse\x12\x43\n\x06GetRun\x12\x1b.faos.site.v1.GetRunRequest\x1a\x1c.faos.site.v1.GetRunResponse\x12L\n\tGetStatus\x12\x1e.faos.site.v1.GetStatusRequest\x1a\x1f.faos.site.v1.GetStatusResponse\x12O\n\nListModels\x12\x1f.faos.site.v1.ListModelsRequest\x1a .faos.site.v1.ListModelsResponse\x12N\n\tPullModel\x12\x1e.faos.site.v1.PullModelRequest\x1a\x1f.faos.site.v1.PullModelResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61os/site/v1/site.proto\x12\x0c\x66\x61os.site.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x0fRunAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"9\n\x10RunAgentResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.faos.site.v1.RunEvent\"9\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"9\n\x10WatchRunResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.faos.site.v1.RunEvent\"\xd0\x02\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07started\x18\n \x01(\x0b\x32\x18.faos.site.v1.RunStartedH\x00\x12\x31\n\x0cstep_started\x18\x0b \x01(\x0b\x32\x19.faos.site.v1.StepStartedH\x00\x12-\n\ntext_delta\x18\x0c \x01(\x0b\x32\x17.faos.site.v1.TextDeltaH\x00\x12\x33\n\rstep_finished\x18\r \x01(\x0b\x32\x1a.faos.site.v1.StepFinishedH\x00\x12-\n\x08\x66inished\x18\x0e \x01(\x0b\x32\x19.faos.site.v1.RunFinishedH\x00\x42\x07\n\x05\x65vent\"-\n\nRunStarted\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"A\n\x0bStepStarted\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.faos.site.v1.StepKind\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"0\n\x0cStepFinished\x12 \n\x04step\x18\x01 \x01(\x0b\x32\x12.faos.site.v1.Step\"X\n\x0bRunFinished\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.faos.site.v1.RunState\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x12\n\nerror_code\x18\x03 \x01(\t\"\xbf\x02\n\x04Step\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.faos.site.v1.StepKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07request\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nerror_code\x18\t \x01(\t\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\"\xf1\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.faos.site.v1.RunState\x12\r\n\x05input\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x12\n\nerror_code\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelRunResponse\x12\x1e\n\x03run\x18\x01 \x01(\x0b\x32\x11.faos.site.v1.Run\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListRunsResponse\x12\x1f\n\x04runs\x18\x01 \x03(\x0b\x32\x11.faos.site.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"S\n\x0eGetRunResponse\x12\x1e\n\x03run\x18\x01 \x01(\x0b\x32\x11.faos.site.v1.Run\x12!\n\x05steps\x18\x02 \x03(\x0b\x32\x12.faos.site.v1.Step\"\x12\n\x10GetStatusRequest\"\xbe\x01\n\x11GetStatusResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x1a\n\x12\x61ttempted_revision\x18\x03 \x01(\x04\x12\x18\n\x10running_revision\x18\x04 \x01(\x04\x12\x18\n\x10healthy_revision\x18\x05 \x01(\x04\x12\x0e\n\x06\x61gents\x18\x06 \x03(\t\x12\x13\n\x0bledger_size\x18\x07 \x01(\x04\x12\x0e\n\x06\x61larms\x18\x08 \x03(\t\"\x13\n\x11ListModelsRequest\"]\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.faos.site.v1.ModelAtEndpoint\x12\x18\n\x10silent_endpoints\x18\x02 \x03(\t\"D\n\x0fModelAtEndpoint\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"1\n\x10PullModelRequest\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"<\n\x11PullModelResponse\x12\x12\n\ndone_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*\x9b\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x15\n\x11RUN_STATE_LIMITED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*~\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13STEP_KIND_RETRIEVAL\x10\x01\x12\x15\n\x11STEP_KIND_ROUTING\x10\x02\x12\x13\n\x0fSTEP_KIND_MODEL\x10\x03\x12\x12\n\x0eSTEP_KIND_TOOL\x10\x04\x32\xf4\x04\n\x0bSiteService\x12K\n\x08RunAgent\x12\x1d.faos.site.v1.RunAgentRequest\x1a\x1e.faos.site.v1.RunAgentResponse0\x01\x12K\n\x08WatchRun\x12\x1d.faos.site.v1.WatchRunRequest\x1a\x1e.faos.site.v1.WatchRunResponse0\x01\x12L\n\tCancelRun\x12\x1e.faos.site.v1.CancelRunRequest\x1a\x1f.faos.site.v1.CancelRunResponse\x12I\n\x08ListRuns\x12\x1d.faos.site.v1.ListRunsRequest\x1a\x1e.faos.site.v1.ListRunsResponse\x12\x43\n\x06GetRun\x12\x1b.faos.site.v1.GetRunRequest\x1a\x1c.faos.site.v1.GetRunResponse\x12L\n\tGetStatus\x12\x1e.faos.site.v1.GetStatusRequest\x1a\x1f.faos.site.v1.GetStatusResponse\x12O\n\nListModels\x12\x1f.faos.site.v1.ListModelsRequest\x1a .faos.site.v1.ListModelsResponse\x12N\n\tPullModel\x12\x1e.faos.site.v1.PullModelRequest\x1a\x1f.faos.site.v1.PullModelResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'faos.site.v1.site_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2325
-  _globals['_RUNSTATE']._serialized_end=2455
-  _globals['_STEPKIND']._serialized_start=2457
-  _globals['_STEPKIND']._serialized_end=2583
+  _globals['_RUNSTATE']._serialized_start=2414
+  _globals['_RUNSTATE']._serialized_end=2569
+  _globals['_STEPKIND']._serialized_start=2571
+  _globals['_STEPKIND']._serialized_end=2697
   _globals['_RUNAGENTREQUEST']._serialized_start=104
   _globals['_RUNAGENTREQUEST']._serialized_end=193
   _globals['_RUNAGENTRESPONSE']._serialized_start=195
@@ -61,28 +61,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEP']._serialized_end=1312
   _globals['_RUN']._serialized_start=1315
   _globals['_RUN']._serialized_end=1556
-  _globals['_LISTRUNSREQUEST']._serialized_start=1558
-  _globals['_LISTRUNSREQUEST']._serialized_end=1614
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1616
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1692
-  _globals['_GETRUNREQUEST']._serialized_start=1694
-  _globals['_GETRUNREQUEST']._serialized_end=1725
-  _globals['_GETRUNRESPONSE']._serialized_start=1727
-  _globals['_GETRUNRESPONSE']._serialized_end=1810
-  _globals['_GETSTATUSREQUEST']._serialized_start=1812
-  _globals['_GETSTATUSREQUEST']._serialized_end=1830
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1833
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2023
-  _globals['_LISTMODELSREQUEST']._serialized_start=2025
-  _globals['_LISTMODELSREQUEST']._serialized_end=2044
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2046
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2139
-  _globals['_MODELATENDPOINT']._serialized_start=2141
-  _globals['_MODELATENDPOINT']._serialized_end=2209
-  _globals['_PULLMODELREQUEST']._serialized_start=2211
-  _globals['_PULLMODELREQUEST']._serialized_end=2260
-  _globals['_PULLMODELRESPONSE']._serialized_start=2262
-  _globals['_PULLMODELRESPONSE']._serialized_end=2322
-  _globals['_SITESERVICE']._serialized_start=2586
-  _globals['_SITESERVICE']._serialized_end=3136
+  _globals['_CANCELRUNREQUEST']._serialized_start=1558
+  _globals['_CANCELRUNREQUEST']._serialized_end=1592
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1594
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1645
+  _globals['_LISTRUNSREQUEST']._serialized_start=1647
+  _globals['_LISTRUNSREQUEST']._serialized_end=1703
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1705
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1781
+  _globals['_GETRUNREQUEST']._serialized_start=1783
+  _globals['_GETRUNREQUEST']._serialized_end=1814
+  _globals['_GETRUNRESPONSE']._serialized_start=1816
+  _globals['_GETRUNRESPONSE']._serialized_end=1899
+  _globals['_GETSTATUSREQUEST']._serialized_start=1901
+  _globals['_GETSTATUSREQUEST']._serialized_end=1919
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1922
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2112
+  _globals['_LISTMODELSREQUEST']._serialized_start=2114
+  _globals['_LISTMODELSREQUEST']._serialized_end=2133
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2135
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2228
+  _globals['_MODELATENDPOINT']._serialized_start=2230
+  _globals['_MODELATENDPOINT']._serialized_end=2298
+  _globals['_PULLMODELREQUEST']._serialized_start=2300
+  _globals['_PULLMODELREQUEST']._serialized_end=2349
+  _globals['_PULLMODELRESPONSE']._serialized_start=2351
+  _globals['_PULLMODELRESPONSE']._serialized_end=2411
+  _globals['_SITESERVICE']._serialized_start=2700
+  _globals['_SITESERVICE']._serialized_end=3328
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,11 @@ class SiteServiceStub:
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
+        self.CancelRun = channel.unary_unary(
+                '/faos.site.v1.SiteService/CancelRun',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.CancelRunRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.CancelRunResponse.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/faos.site.v1.SiteService/ListRuns',
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListRunsRequest.SerializeToString,
@@ -83,6 +88,14 @@ class SiteServiceServicer:
 
     def WatchRun(self, request, context):
         """Follows a run from an event on; a finished run is replayed from its journal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRun(self, request, context):
+        """Stops a run: no step begins any more, the one under way is abandoned. Ends when the run has; a run that has ended
+        already stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +145,11 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.WatchRunRequest.FromString,
                     response_serializer=faos_dot_site_dot_v1_dot_site__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'CancelRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRun,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.CancelRunRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.CancelRunResponse.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
@@ -213,6 +231,33 @@ class SiteService:
             '/faos.site.v1.SiteService/WatchRun',
             faos_dot_site_dot_v1_dot_site__pb2.WatchRunRequest.SerializeToString,
             faos_dot_site_dot_v1_dot_site__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/CancelRun',
+            faos_dot_site_dot_v1_dot_site__pb2.CancelRunRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.CancelRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

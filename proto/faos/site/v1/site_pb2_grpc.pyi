@@ -35,6 +35,10 @@ class SiteServiceStub:
     """Starts a run and streams its events until it ends. Losing the stream does not stop the run."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_site_pb2.WatchRunRequest, _site_pb2.WatchRunResponse]
     """Follows a run from an event on; a finished run is replayed from its journal."""
+    CancelRun: _grpc.UnaryUnaryMultiCallable[_site_pb2.CancelRunRequest, _site_pb2.CancelRunResponse]
+    """Stops a run: no step begins any more, the one under way is abandoned. Ends when the run has; a run that has ended
+    already stays as it is.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]
     GetStatus: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]
@@ -50,6 +54,10 @@ class SiteServiceAsyncStub(SiteServiceStub):
     """Starts a run and streams its events until it ends. Losing the stream does not stop the run."""
     WatchRun: _aio.UnaryStreamMultiCallable[_site_pb2.WatchRunRequest, _site_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Follows a run from an event on; a finished run is replayed from its journal."""
+    CancelRun: _aio.UnaryUnaryMultiCallable[_site_pb2.CancelRunRequest, _site_pb2.CancelRunResponse]  # type: ignore[assignment]
+    """Stops a run: no step begins any more, the one under way is abandoned. Ends when the run has; a run that has ended
+    already stays as it is.
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]  # type: ignore[assignment]
     GetStatus: _aio.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -74,6 +82,16 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_site_pb2.WatchRunResponse], _abc.AsyncIterator[_site_pb2.WatchRunResponse]]:
         """Follows a run from an event on; a finished run is replayed from its journal."""
+
+    @_abc_1.abstractmethod
+    def CancelRun(
+        self,
+        request: _site_pb2.CancelRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.CancelRunResponse, _abc.Awaitable[_site_pb2.CancelRunResponse]]:
+        """Stops a run: no step begins any more, the one under way is abandoned. Ends when the run has; a run that has ended
+        already stays as it is.
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(

@@ -23,6 +23,29 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RunOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_OUTCOME_UNSPECIFIED: _RunOutcome.ValueType  # 0
+    RUN_OUTCOME_SUCCEEDED: _RunOutcome.ValueType  # 1
+    RUN_OUTCOME_FAILED: _RunOutcome.ValueType  # 2
+    RUN_OUTCOME_LIMITED: _RunOutcome.ValueType  # 3
+    """Stopped by one of its limits."""
+    RUN_OUTCOME_CANCELLED: _RunOutcome.ValueType  # 4
+
+class RunOutcome(_RunOutcome, metaclass=_RunOutcomeEnumTypeWrapper): ...
+
+RUN_OUTCOME_UNSPECIFIED: RunOutcome.ValueType  # 0
+RUN_OUTCOME_SUCCEEDED: RunOutcome.ValueType  # 1
+RUN_OUTCOME_FAILED: RunOutcome.ValueType  # 2
+RUN_OUTCOME_LIMITED: RunOutcome.ValueType  # 3
+"""Stopped by one of its limits."""
+RUN_OUTCOME_CANCELLED: RunOutcome.ValueType  # 4
+Global___RunOutcome: _TypeAlias = RunOutcome  # noqa: Y015
+
 class _ApplyState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -537,6 +560,7 @@ class NodeHeartbeat(_message.Message):
     LEDGER_HEAD_FIELD_NUMBER: _builtins.int
     ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
     FINISHED_RUNS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     active_runs: _builtins.int
     """Progress of work, apart from liveness of the tunnel."""
@@ -545,6 +569,10 @@ class NodeHeartbeat(_message.Message):
     def sent_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ledger_head(self) -> Global___LedgerHead: ...
+    @_builtins.property
+    def config(self) -> Global___ConfigFacts:
+        """As they are now: a status that a cut stream swallowed shows here."""
+
     def __init__(
         self,
         *,
@@ -553,14 +581,200 @@ class NodeHeartbeat(_message.Message):
         ledger_head: Global___LedgerHead | None = ...,
         active_runs: _builtins.int = ...,
         finished_runs: _builtins.int = ...,
+        config: Global___ConfigFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger_head", b"ledger_head", "sent_at", b"sent_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "ledger_head", b"ledger_head", "sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "finished_runs", b"finished_runs", "ledger_head", b"ledger_head", "sent_at", b"sent_at", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "config", b"config", "finished_runs", b"finished_runs", "ledger_head", b"ledger_head", "sent_at", b"sent_at", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeHeartbeat: _TypeAlias = NodeHeartbeat  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """What happened at the node, without content. The key of an event is (node, epoch, sequence)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    RUN_ENDED_FIELD_NUMBER: _builtins.int
+    ALARM_CHANGED_FIELD_NUMBER: _builtins.int
+    EVENTS_DROPPED_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Counts process starts of the node; of the process that made the event."""
+    sequence: _builtins.int
+    """Counts from 1 within the epoch, without holes."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def run_ended(self) -> Global___RunEnded: ...
+    @_builtins.property
+    def alarm_changed(self) -> Global___AlarmChanged: ...
+    @_builtins.property
+    def events_dropped(self) -> Global___EventsDropped: ...
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        run_ended: Global___RunEnded | None = ...,
+        alarm_changed: Global___AlarmChanged | None = ...,
+        events_dropped: Global___EventsDropped | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm_changed", b"alarm_changed", "at", b"at", "event", b"event", "events_dropped", b"events_dropped", "run_ended", b"run_ended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_changed", b"alarm_changed", "at", b"at", "epoch", b"epoch", "event", b"event", "events_dropped", b"events_dropped", "run_ended", b"run_ended", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_ended", "alarm_changed", "events_dropped"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class RunEnded(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Id that the node generated."""
+    agent: _builtins.str
+    revision: _builtins.int
+    outcome: Global___RunOutcome.ValueType
+    turns: _builtins.int
+    tool_calls: _builtins.int
+    output_tokens: _builtins.int
+    duration_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        outcome: Global___RunOutcome.ValueType = ...,
+        turns: _builtins.int = ...,
+        tool_calls: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        duration_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "duration_ms", b"duration_ms", "outcome", b"outcome", "output_tokens", b"output_tokens", "revision", b"revision", "run_id", b"run_id", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunEnded: _TypeAlias = RunEnded  # noqa: Y015
+
+@_typing.final
+class AlarmChanged(_message.Message):
+    """Something that needs a person began or ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    IS_RAISED_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Of the error registry."""
+    is_raised: _builtins.bool
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        is_raised: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "is_raised", b"is_raised"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlarmChanged: _TypeAlias = AlarmChanged  # noqa: Y015
+
+@_typing.final
+class EventsDropped(_message.Message):
+    """The node's spool was full: this many events, the oldest, are gone. It takes the sequence of the last of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsDropped: _TypeAlias = EventsDropped  # noqa: Y015
+
+@_typing.final
+class EventBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """In the order of (epoch, sequence)."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
+
+@_typing.final
+class EventAck(_message.Message):
+    """First message of the stream, before any batch, and then one after each durable write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CREDIT_EVENTS_FIELD_NUMBER: _builtins.int
+    CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Everything up to and including this (epoch, sequence) is durable; 0, 0: nothing yet."""
+    sequence: _builtins.int
+    credit_events: _builtins.int
+    """How much beyond this ack may be under way; a node that has sent so much waits."""
+    credit_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        credit_events: _builtins.int = ...,
+        credit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "credit_events", b"credit_events", "epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventAck: _TypeAlias = EventAck  # noqa: Y015
 
 @_typing.final
 class ApplyStatus(_message.Message):
@@ -697,10 +911,13 @@ class ConfigOffer(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     nonce: _builtins.bytes
     revision: _builtins.int
     manifest: _builtins.bytes
     """Serialised faos.resource.v1.Manifest, the TUF target "manifest"."""
+    traceparent: _builtins.str
+    """W3C trace context of the change that made the revision; empty: none. Spans that continue it stay at the site."""
     @_builtins.property
     def metadata(self) -> Global___TufMetadata: ...
     @_builtins.property
@@ -715,10 +932,11 @@ class ConfigOffer(_message.Message):
         metadata: Global___TufMetadata | None = ...,
         manifest: _builtins.bytes = ...,
         blobs: _abc.Iterable[Global___Blob] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "manifest", b"manifest", "metadata", b"metadata", "nonce", b"nonce", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "manifest", b"manifest", "metadata", b"metadata", "nonce", b"nonce", "revision", b"revision", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -115,6 +115,11 @@ class TunnelStub:
                 request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.NodeFrame.SerializeToString,
                 response_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.CloudFrame.FromString,
                 _registered_method=True)
+        self.PushEvents = channel.stream_stream(
+                '/faos.tunnel.v1.Tunnel/PushEvents',
+                request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventBatch.SerializeToString,
+                response_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventAck.FromString,
+                _registered_method=True)
         self.GetBlob = channel.unary_stream(
                 '/faos.tunnel.v1.Tunnel/GetBlob',
                 request_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.GetBlobRequest.SerializeToString,
@@ -138,6 +143,13 @@ class TunnelServicer:
 
     def Session(self, request_iterator, context):
         """Control: configuration offers down, status up. One live session per node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushEvents(self, request_iterator, context):
+        """Telemetry of work up, apart from Session so that it cannot starve it: batches within the credit of the last ack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +183,11 @@ def add_TunnelServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.NodeFrame.FromString,
                     response_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.CloudFrame.SerializeToString,
+            ),
+            'PushEvents': grpc.stream_stream_rpc_method_handler(
+                    servicer.PushEvents,
+                    request_deserializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventBatch.FromString,
+                    response_serializer=faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventAck.SerializeToString,
             ),
             'GetBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlob,
@@ -216,6 +233,33 @@ class Tunnel:
             '/faos.tunnel.v1.Tunnel/Session',
             faos_dot_tunnel_dot_v1_dot_tunnel__pb2.NodeFrame.SerializeToString,
             faos_dot_tunnel_dot_v1_dot_tunnel__pb2.CloudFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushEvents(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/faos.tunnel.v1.Tunnel/PushEvents',
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventBatch.SerializeToString,
+            faos_dot_tunnel_dot_v1_dot_tunnel__pb2.EventAck.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class TunnelStub:
     def __new__(cls, channel: _aio.Channel) -> TunnelAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_tunnel_pb2.NodeFrame, _tunnel_pb2.CloudFrame]
     """Control: configuration offers down, status up. One live session per node."""
+    PushEvents: _grpc.StreamStreamMultiCallable[_tunnel_pb2.EventBatch, _tunnel_pb2.EventAck]
+    """Telemetry of work up, apart from Session so that it cannot starve it: batches within the credit of the last ack."""
     GetBlob: _grpc.UnaryStreamMultiCallable[_tunnel_pb2.GetBlobRequest, _tunnel_pb2.BlobChunk]
     """A blob by digest, from an offset, in chunks of at most 256 KiB."""
     Renew: _grpc.UnaryUnaryMultiCallable[_tunnel_pb2.RenewRequest, _tunnel_pb2.RenewResponse]
@@ -79,6 +81,8 @@ class TunnelAsyncStub(TunnelStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_tunnel_pb2.NodeFrame, _tunnel_pb2.CloudFrame]  # type: ignore[assignment]
     """Control: configuration offers down, status up. One live session per node."""
+    PushEvents: _aio.StreamStreamMultiCallable[_tunnel_pb2.EventBatch, _tunnel_pb2.EventAck]  # type: ignore[assignment]
+    """Telemetry of work up, apart from Session so that it cannot starve it: batches within the credit of the last ack."""
     GetBlob: _aio.UnaryStreamMultiCallable[_tunnel_pb2.GetBlobRequest, _tunnel_pb2.BlobChunk]  # type: ignore[assignment]
     """A blob by digest, from an offset, in chunks of at most 256 KiB."""
     Renew: _aio.UnaryUnaryMultiCallable[_tunnel_pb2.RenewRequest, _tunnel_pb2.RenewResponse]  # type: ignore[assignment]
@@ -96,6 +100,14 @@ class TunnelServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tunnel_pb2.CloudFrame], _abc.AsyncIterator[_tunnel_pb2.CloudFrame]]:
         """Control: configuration offers down, status up. One live session per node."""
+
+    @_abc_1.abstractmethod
+    def PushEvents(
+        self,
+        request_iterator: _MaybeAsyncIterator[_tunnel_pb2.EventBatch],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tunnel_pb2.EventAck], _abc.AsyncIterator[_tunnel_pb2.EventAck]]:
+        """Telemetry of work up, apart from Session so that it cannot starve it: batches within the credit of the last ack."""
 
     @_abc_1.abstractmethod
     def GetBlob(
