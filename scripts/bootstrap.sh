@@ -30,3 +30,4 @@ echo "· environment: $("$python" --version)"
 .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock ||
     fail "uv could not be installed." "No package index was reached, or the hash did not match." \
         "Check the network (behind a proxy: export HTTPS_PROXY=…), then run make again: it goes on from here."
+touch .cache/uv/bin/uv  # make compares its time with the lock file's, and a checkout may be newer than its cache

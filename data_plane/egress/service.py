@@ -4,14 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_plane.ceiling.models import Ceiling, Endpoint
 from data_plane.egress.gate import EgressGate
-from data_plane.egress.http_door import HttpDoor
 from data_plane.egress.identifiers import KnownIdentifiers
 from data_plane.egress.interfaces import Gate, Identifiers
 from data_plane.egress.ledger import Ledger, open_ledger
 from faos_core.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from data_plane.egress.http_door import HttpDoor
 
 LEDGER_FOLDER = "ledger"
 
@@ -26,8 +29,10 @@ class Egress:
     ceiling: Ceiling
     clock: Clock
 
-    def http_door(self, door: str, endpoint: Endpoint) -> HttpDoor:
+    def http_door(self, door: str, endpoint: Endpoint) -> "HttpDoor":
         """Not entered yet. Raises DeniedError for a door that is not registered."""
+        from data_plane.egress.http_door import HttpDoor  # a site without endpoints need not pay for it at its start
+
         return HttpDoor(door, endpoint, doors=self.ceiling.doors, ledger=self.ledger, clock=self.clock)
 
 

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from data_plane.ceiling.models import Endpoint, ModelFile
 from data_plane.egress.doors import REMOTE_MODEL
-from data_plane.egress.http_door import HttpDoor
 from data_plane.models import errors
 from data_plane.models.interfaces import ModelRuntime
 from data_plane.models.llama_cpp import LlamaCppRuntime
-from data_plane.models.ollama import OllamaRuntime
 from data_plane.models.verification import FileVerifier
 from faos.resource.v1 import resource_pb2 as resource
 from faos_core.errors import InvalidError, NotFoundError
 
+if TYPE_CHECKING:
+    from data_plane.egress.http_door import HttpDoor
+
 DEFAULT_CONTEXT_TOKENS = 4096
-OpenDoor = Callable[[str, Endpoint], HttpDoor]
+OpenDoor = Callable[[str, Endpoint], "HttpDoor"]
 
 
 def no_door(_door: str, endpoint: Endpoint) -> NoReturn:
@@ -114,6 +115,8 @@ class ModelCatalogue:
             self._loaded[key] = await LlamaCppRuntime.load(file.file, context_tokens=key.context_tokens)
 
     async def _load_remote(self, key: LoadKey) -> None:
+        from data_plane.models.ollama import OllamaRuntime  # 0.5 s, which a site without endpoints need not pay
+
         if key not in self._loaded:
             door = self._open_door(REMOTE_MODEL.name, self._endpoint_of(key.source))
             self._loaded[key] = await OllamaRuntime.load(door, key.tag, context_tokens=key.context_tokens)
