@@ -1,8 +1,9 @@
 """Fixtures: a database of each engine, and the PostgreSQL server of the session."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,29 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'test.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """URL of a control plane's, and one for each of its nodes; None: files in their data folders."""
+
+    cloud: str | None = None
+    nodes: Sequence[str | None] = ()
+
+    def of_node(self, place: int) -> str | None:
+        return self.nodes[place] if place < len(self.nodes) else None
+
+
+@pytest.fixture(params=ENGINES)
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
+    """Those of a control plane and three nodes, of each engine in turn."""
+    if request.param == "sqlite":
+        yield Databases()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with ExitStack() as stack:
+        cloud, *nodes = [server.url(stack.enter_context(server.database())) for _ in range(4)]
+        yield Databases(cloud, nodes)
 
 
 class OnDisk(Protocol):

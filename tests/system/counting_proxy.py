@@ -1,52 +1,73 @@
-"""A TCP proxy that counts what passes."""
+"""A TCP proxy that counts what passes, and that cuts or holds it when told to."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 
-@dataclass
-class Counts:
-    """Bytes of TCP payload, both ways, and how many connections carried them."""
+class Wire:
+    """Bytes of TCP payload, both ways, and how many connections carried them.
 
-    port: int = 0
-    up_bytes: int = 0  # from who dialled
-    down_bytes: int = 0
-    connections: int = 0
+    cut: connections break, and new ones are closed at once; hold: they stay and nothing passes, as behind a firewall
+    that drops; heal: all as before. up_bytes are those from who dialled.
+    """
 
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self.up_bytes = self.down_bytes = self.connections = 0
+        self._target_port = target_port
+        self._is_cut = False
+        self._passes = asyncio.Event()
+        self._passes.set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
-@asynccontextmanager
-async def counting_proxy(target_port: int) -> AsyncIterator[Counts]:
-    """Listens on a free loopback port and passes everything on to `target_port`."""
-    counts = Counts()
-    writers: set[asyncio.StreamWriter] = set()
+    def cut(self) -> None:
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
+    def hold(self) -> None:
+        self._passes.clear()
+
+    def heal(self) -> None:
+        self._is_cut = False
+        self._passes.set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            if self._is_cut:
+                raise ConnectionError
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.close()
+            return
+        ends = {writer, far_writer}
+        self._writers |= ends
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump(reader, far_writer, "up_bytes"))
+            group.create_task(self._pump(far_reader, writer, "down_bytes"))
+        self._writers -= ends
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                setattr(counts, direction, getattr(counts, direction) + len(data))
+                await self._passes.wait()
+                setattr(self, direction, getattr(self, direction) + len(data))
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        counts.connections += 1
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target_port)
-        except OSError:
-            writer.close()
-            return
-        writers.update({writer, far_writer})
-        async with asyncio.TaskGroup() as group:
-            group.create_task(pump(reader, far_writer, "up_bytes"))
-            group.create_task(pump(far_reader, writer, "down_bytes"))
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    counts.port = server.sockets[0].getsockname()[1]
+@asynccontextmanager
+async def counting_proxy(target_port: int) -> AsyncIterator[Wire]:
+    """Listens on a free loopback port and passes everything on to `target_port`."""
+    wire = Wire(target_port)
+    server = await asyncio.start_server(wire.connected, "127.0.0.1", 0)
+    wire.port = server.sockets[0].getsockname()[1]
     try:
-        yield counts
+        yield wire
     finally:
         server.close()
-        for writer in writers:
-            writer.close()
+        wire.heal()
+        wire.cut()
