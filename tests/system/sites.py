@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.fleet.frame_record import read_frames
+from control_plane.settings import DATABASE_FILE
 from data_plane.app import Node, node
 from data_plane.ceiling.models import Ceiling
 from data_plane.egress.ledger_verifier import Report, verify
@@ -136,6 +137,11 @@ class Site:
         """The only one."""
         (only,) = self.nodes
         return only
+
+    @property
+    def database(self) -> str:
+        """URL of the control plane's."""
+        return self._databases.cloud or f"sqlite:///{self.folder / 'cp' / DATABASE_FILE}"
 
     async def _add_node(self) -> None:
         place = len(self.nodes)

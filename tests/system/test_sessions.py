@@ -1,20 +1,17 @@
 """Sessions between whole planes: superseded, drained, taken up again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
-from data_plane.app import Node, node
-from data_plane.settings import ApplyTimes, NodeSettings
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from tests.system.harness import RunningControlPlane, running_control_plane
-from tests.system.quickstart import fill_site
+from tests.system.sites import Site
 from tunnel.client import SESSION, open_channel
 from tunnel.error_mapping import DETAIL_KEY
 from tunnel.tls import Credentials
@@ -35,12 +32,6 @@ async def eventually(holds: Callable[[], object], *, within_s: float = 20.0) -> 
             if await value if asyncio.iscoroutine(value) else value:
                 return
             await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def running_node(data_dir: Path, site_toml: Path) -> AsyncIterator[Node]:
-    async with node(NodeSettings(data_dir=data_dir, site_file=site_toml, apply=ApplyTimes(soak_s=0.1))) as running:
-        yield running
 
 
 async def greet(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, tunnel.CloudFrame]:
@@ -111,24 +102,14 @@ async def test_a_frame_that_is_not_due_ends_the_session_with_its_reason(tmp_path
 @pytest.mark.needs("model", "embedder")
 async def test_a_node_comes_back_by_itself_and_catches_up(tmp_path: Path) -> None:
     """The control plane is restarted, with a revision that the node has not seen: nobody touches the node."""
-    site_toml = fill_site(tmp_path / "site", document_number=1, tool_number=2)
-    async with running_control_plane(tmp_path / "cp") as plane:
-        await plane.create_tenant()
-        member = await plane.join(tmp_path / "node")
-        listen = plane.tunnel_address
-        await plane.apply(policy("first"))
-        async with running_node(tmp_path / "node", site_toml) as running:
-            await eventually(lambda: running.applier.facts().healthy_revision == 1)
-    async with running_node(tmp_path / "node", site_toml) as running:
+    async with Site(tmp_path) as site:
+        await site.apply(policy("first"))
+        await site.converged()
+        await site.stop_control_plane()
+        running = await site.restart()
         assert running.activation.running().revision == 1, "last known good runs with the control plane gone"
-        async with running_control_plane(tmp_path / "cp", tunnel_listen=listen) as plane:
-            await plane.apply(policy("second"))
-            await eventually(lambda: running.applier.facts().healthy_revision == 2)
-            await eventually(lambda: healthy_at(plane, member.identity.node, 2))
+        await site.start_control_plane()
+        await site.apply(policy("second"))
+        await site.converged()
 
-    assert set(running.activation.running().policies) == {"first", "second"}
-
-
-async def healthy_at(plane: RunningControlPlane, node: str, revision: int) -> bool:
-    """Whether the control plane has recorded it."""
-    return bool((await plane.node(node)).config.healthy_revision == revision)
+        assert set(running.activation.running().policies) == {"first", "second"}
