@@ -92,6 +92,12 @@ TOOL_WITHDRAWN = define(
     why="The revision that runs now does not give that tool server to the agent.",
     next_step="See what the agent has: faos get agents -o yaml.",
 )
+RUN_CANCELLED = define(
+    "run.cancelled",
+    what="The run was cancelled.",
+    why="Somebody at this site stopped it (faos run cancel); its step under way was abandoned, not undone.",
+    next_step="See how far it came: faos run show RUN_ID; ask again: faos run AGENT TEXT.",
+)
 RUN_DEFECT = define(
     "run.defect",
     what="The run stopped on a defect of ours.",

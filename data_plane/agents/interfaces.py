@@ -28,6 +28,13 @@ class RunService(Protocol):
     def watch(self, run_id: RunId, *, after_sequence: int = 0) -> AsyncIterator[site.RunEvent]:
         """Events of a run, recorded ones first, then live ones, ending with RunFinished. Raises NotFoundError."""
 
+    async def cancel(self, run_id: RunId) -> site.Run:
+        """Stop a run: no step begins any more, the one under way is abandoned (generation stops, a tool's server is
+        told). Durable, then stopped: it has stopped, or is about to, when this returns. Idempotent.
+
+        Returns the run as it stands: one that had ended is as it was. Raises NotFoundError.
+        """
+
     async def get(self, run_id: RunId) -> tuple[site.Run, list[site.Step]]:
         """Raises NotFoundError."""
 

@@ -6,13 +6,13 @@ step and beginning the next, or ending the run, is one transaction: nothing can 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from data_plane.agents.errors import PAGE_TOKEN_MALFORMED, RUN_UNKNOWN, STEP_RECORDED
+from data_plane.agents.errors import PAGE_TOKEN_MALFORMED, RUN_CANCELLED, RUN_UNKNOWN, STEP_RECORDED
 from data_plane.agents.events import RunRecord
 from data_plane.agents.models import runs, steps
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
@@ -43,6 +43,15 @@ class OpenRun:
 
     run: RunRecord
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancel came to. step: the one that it cut off; None for a run that had ended in another way before."""
+
+    run: RunRecord
+    step: RecordedStep | None = None
+    is_new: bool = False  # it was this cancel that ended the run
 
 
 class Journal:
@@ -105,16 +114,33 @@ class Journal:
         return await self._store.write(record)
 
     async def end_run(self, open_run: OpenRun, ending: Ending) -> RunRecord:
-        """End a run outside a step, for example because its agent is gone."""
+        """End a run outside a step, for example because its agent is gone. Returns the run as it stands now."""
         return await self._store.write(lambda connection: self._end(connection, open_run, ending))
+
+    async def cancel_run(self, run_id: RunId) -> Cancellation:
+        """End a run in progress as cancelled, and in the same transaction record the step that it has begun as cut
+        off: nothing of it can be recorded any more, now or after a crash. A run that has ended stays as it is.
+
+        Raises NotFoundError (run.unknown).
+        """
+
+        def cancel(connection: sa.Connection) -> Cancellation:
+            open_run = self._open_run(connection, self._run(connection, run_id))
+            if open_run.run.finished_at is None:
+                step = self._cut_off(connection, open_run)
+                ending = Ending(RunState.CANCELLED, error_code=RUN_CANCELLED.code)
+                return Cancellation(self._end(connection, open_run, ending), step, is_new=True)
+            if open_run.run.ending.state is not RunState.CANCELLED:
+                return Cancellation(open_run.run)
+            return Cancellation(open_run.run, self._last_step(connection, run_id))
+
+        return await self._store.write(cancel)
 
     async def read_run(self, run_id: RunId) -> tuple[RunRecord, list[RecordedStep]]:
         """One consistent view. Raises NotFoundError (run.unknown, or its subject was erased)."""
 
         def read(connection: sa.Connection) -> tuple[RunRecord, list[RecordedStep]]:
-            row = connection.execute(SELECT_RUN, {"r": run_id}).first()
-            if row is None:
-                raise NotFoundError(RUN_UNKNOWN, run_id=run_id[:80])
+            row = self._run(connection, run_id)
             found = connection.execute(SELECT_STEPS, {"r": run_id}).all()
             return self._open_run(connection, row).run, [self._step(connection, step) for step in found]
 
@@ -150,6 +176,22 @@ class Journal:
 
     async def count_finished(self) -> int:
         return await self._store.read(lambda connection: connection.execute(COUNT_FINISHED).scalar_one())
+
+    def _run(self, connection: sa.Connection, run_id: str) -> "sa.Row[Any]":
+        row = connection.execute(SELECT_RUN, {"r": run_id}).first()
+        if row is None:
+            raise NotFoundError(RUN_UNKNOWN, run_id=run_id[:80])
+        return row
+
+    def _last_step(self, connection: sa.Connection, run_id: str) -> RecordedStep:
+        return self._step(connection, connection.execute(SELECT_LAST_STEP, {"r": run_id}).one())
+
+    def _cut_off(self, connection: sa.Connection, open_run: OpenRun) -> RecordedStep:
+        """A run in progress always has one step that is begun, its last."""
+        begun = self._last_step(connection, open_run.run.run_id)
+        step = replace(begun, outcome=StepOutcome({}, RUN_CANCELLED.code), finished_at=self._clock.now())
+        self._record(connection, open_run, step)
+        return step
 
     def _find_by_key(self, connection: sa.Connection, new: NewRun) -> "sa.Row[Any] | None":
         if not new.idempotency_key:
@@ -215,7 +257,7 @@ class Journal:
         return self._insert_step(connection, open_run, sequence, then)
 
     def _end(self, connection: sa.Connection, open_run: OpenRun, ending: Ending) -> RunRecord:
-        """What ended once stays as it ended: a second ending changes nothing."""
+        """What ended once stays as it ended: a second ending changes nothing. Returns the run as it stands."""
         run, finished_at = open_run.run, self._clock.now()
         seal = self._sealing(connection, run.run_id, open_run.subject)
         values = {
@@ -225,7 +267,8 @@ class Journal:
             "new_error_code": ending.error_code,
             "new_finished_at_us": _microseconds(finished_at),
         }
-        connection.execute(END_RUN, values)
+        if not connection.execute(END_RUN, values).rowcount and (row := connection.execute(SELECT_RUN, values).first()):
+            return self._open_run(connection, row).run
         return RunRecord(run.run_id, run.agent, run.revision, run.input, run.started_at, ending, finished_at)
 
     def _sealing(self, connection: sa.Connection, row: str, subject: str) -> Callable[[sa.Column[Any], Any], bytes]:
@@ -296,6 +339,7 @@ SELECT_RUNS = sa.select(runs).order_by(runs.c.id.desc())
 COUNT_FINISHED = sa.select(sa.func.count()).select_from(runs).where(runs.c.state != RunState.RUNNING.value)
 SELECT_STEP = sa.select(steps).where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE)
 SELECT_STEPS = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence)
+SELECT_LAST_STEP = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence.desc()).limit(1)
 BEGIN_AGAIN = (
     steps.update().where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE).values(attempts=steps.c.attempts + 1)
 )

@@ -8,7 +8,7 @@ from data_plane.agents import events
 from data_plane.agents.broadcast import Broadcast
 from data_plane.agents.errors import SECONDS_EXHAUSTED
 from data_plane.agents.events import RunRecord
-from data_plane.agents.journal import Journal, OpenRun
+from data_plane.agents.journal import Cancellation, Journal, OpenRun
 from data_plane.agents.loop import decide
 from data_plane.agents.perform import Performer
 from data_plane.agents.plan import Plan
@@ -44,7 +44,7 @@ class RunDriver:
             decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run))
             then = marked(decision, revision, open_run.run)
             following = await self._record(open_run, recorded[-1], then)
-            self._publish_finished(open_run, recorded[-1])
+            self._publish_finished(open_run.run, recorded[-1])
             if isinstance(following, RunRecord):
                 self.publish_ended(following, step_count=len(recorded))
                 return
@@ -92,9 +92,13 @@ class RunDriver:
     def publish_ended(self, run: RunRecord, *, step_count: int) -> None:
         self._broadcast.publish(run.run_id, lambda: events.run_finished(run, step_count=step_count))
 
-    def _publish_finished(self, open_run: OpenRun, step: RecordedStep) -> None:
-        run_id = open_run.run.run_id
-        self._broadcast.publish(run_id, lambda: events.step_finished(run_id, step))
+    def publish_cancelled(self, cancelled: Cancellation) -> None:
+        if step := cancelled.step:
+            self._publish_finished(cancelled.run, step)
+            self.publish_ended(cancelled.run, step_count=step.sequence)
+
+    def _publish_finished(self, run: RunRecord, step: RecordedStep) -> None:
+        self._broadcast.publish(run.run_id, lambda: events.step_finished(run.run_id, step))
 
     def _publish_delta(self, open_run: OpenRun, sequence: int, text: str) -> None:
         run_id, now = open_run.run.run_id, self._clock.now

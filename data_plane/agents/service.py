@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from data_plane.agents import events
 from data_plane.agents.broadcast import Broadcast
 from data_plane.agents.errors import AGENT_GONE, AGENT_UNKNOWN, RUN_DEFECT, SERVICE_STOPPED, TOO_MANY_RUNS
+from data_plane.agents.events import RunRecord
 from data_plane.agents.interfaces import RunCounts
 from data_plane.agents.journal import Journal, NewRun, OpenRun
 from data_plane.agents.loop import decide
@@ -33,6 +34,7 @@ from faos_core.store_errors import is_outage
 log = logging.getLogger(__name__)
 
 DEFAULT_PAGE = 50
+CANCEL_WAIT_S = 5.0  # for what a cancelled run has under way to let go
 LARGEST_PAGE = 1000
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ class Runs:
         self._broadcast = Broadcast()
         self._driver = RunDriver(journal, Performer(ports), self._broadcast, clock)
         self._group: asyncio.TaskGroup | None = None
-        self._active: set[RunId] = set()
+        self._active: dict[RunId, asyncio.Task[None]] = {}
         self._starting = 0
         self._finished = 0
 
@@ -123,6 +125,21 @@ class Runs:
         finally:
             self._broadcast.unsubscribe(run_id, watcher)
 
+    async def cancel(self, run_id: RunId) -> site.Run:
+        """See RunService.cancel. Cancelling the caller does not call it off."""
+        return await self._owned(self._cancel(run_id))
+
+    async def _cancel(self, run_id: RunId) -> site.Run:
+        cancelled = await self._journal.cancel_run(run_id)
+        if cancelled.is_new:
+            self._finished += 1
+            log.info("run.cancelled", extra={names.RUN_ID: run_id})
+        self._driver.publish_cancelled(cancelled)
+        if cancelled.step and (task := self._active.get(run_id)):
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_WAIT_S)
+        return events.run_message(cancelled.run)
+
     async def get(self, run_id: RunId) -> tuple[site.Run, list[site.Step]]:
         """See RunService.get."""
         run, steps = await self._journal.read_run(run_id)
@@ -177,13 +194,13 @@ class Runs:
         if self._group is None:
             work.close()
             raise UnavailableError(SERVICE_STOPPED)
-        self._active.add(run_id)
         self._broadcast.open(run_id)
-        self._group.create_task(self._supervise(open_run, work), name=run_id)
+        task = self._group.create_task(self._supervise(open_run, work), name=run_id)
+        self._active[run_id] = task
+        task.add_done_callback(lambda _task: self._let_go(run_id, work))
 
     async def _supervise(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
         """Run it to its end; an error that no step took ends this run and no other."""
-        run_id = open_run.run.run_id
         try:
             await self._through_outages(open_run, work)
             self._finished += 1
@@ -191,9 +208,12 @@ class Runs:
             await self._fail(open_run, error, error.code.code)
         except Exception as error:  # noqa: BLE001  # the supervisor of runs
             await self._fail(open_run, error, RUN_DEFECT.code)
-        finally:
-            self._active.discard(run_id)
-            self._broadcast.close(run_id)
+
+    def _let_go(self, run_id: RunId, work: Coroutine[Any, Any, None]) -> None:
+        """Also of a run that was cancelled before its task had begun."""
+        work.close()
+        del self._active[run_id]
+        self._broadcast.close(run_id)
 
     async def _through_outages(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
         """A database that goes away stops no run: it goes on from the journal, as after a crash, when it is back."""
@@ -208,20 +228,26 @@ class Runs:
             work = self._resume(open_run)
 
     async def _fail(self, open_run: OpenRun, error: Exception, code: str) -> None:
-        """End the run as failed. Where even that cannot be written it stays RUNNING, for the next start."""
+        """End the run as failed, unless it was cancelled while it did what failed for that. Where the end cannot be
+        written it stays RUNNING, for the next start."""
         fields = {names.RUN_ID: open_run.run.run_id, names.CODE: code, names.ERROR: type(error).__name__}
-        log.error("run.failed", extra=fields, exc_info=error)
         try:
             _, steps = await self._journal.read_run(open_run.run.run_id)
-            await self._end(open_run, Ending(RunState.FAILED, error_code=code), step_count=len(steps))
-            self._finished += 1
+            ended = await self._end(open_run, Ending(RunState.FAILED, error_code=code), step_count=len(steps))
         except FaosError as unwritten:
+            log.error("run.failed", extra=fields, exc_info=error)
             log.error("run.failure_not_recorded", extra=fields | {names.ERROR: str(unwritten.code.code)})
             self._broadcast.close(open_run.run.run_id, InternalError(RUN_DEFECT))
+            return
+        if ended.ending.state is not RunState.CANCELLED:
+            log.error("run.failed", extra=fields, exc_info=error)
+            self._finished += 1
 
-    async def _end(self, open_run: OpenRun, ending: Ending, *, step_count: int) -> None:
+    async def _end(self, open_run: OpenRun, ending: Ending, *, step_count: int) -> RunRecord:
+        """The run as it stands then: what ended before stays as it was."""
         ended = await self._journal.end_run(open_run, ending)
         self._driver.publish_ended(ended, step_count=step_count)
+        return ended
 
     async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
         """Await it in a task of the group, so that a caller that goes away does not cut it off."""

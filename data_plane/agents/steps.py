@@ -31,6 +31,7 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     LIMITED = "limited"  # stopped by one of its limits
+    CANCELLED = "cancelled"  # stopped by a person
 
 
 class Purpose(StrEnum):

@@ -41,6 +41,9 @@ class SiteApi(SiteServiceServicer):
         async for event in self._runs.watch(RunId(request.run_id), after_sequence=request.after_sequence):
             yield site.WatchRunResponse(event=event)
 
+    async def CancelRun(self, request: site.CancelRunRequest, context: Context) -> site.CancelRunResponse:  # noqa: N802
+        return site.CancelRunResponse(run=await self._runs.cancel(RunId(request.run_id)))
+
     async def ListRuns(self, request: site.ListRunsRequest, context: Context) -> site.ListRunsResponse:  # noqa: N802
         runs, token = await self._runs.list(page_size=request.page_size, page_token=request.page_token)
         return site.ListRunsResponse(runs=runs, next_page_token=token)

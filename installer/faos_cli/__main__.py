@@ -14,7 +14,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "status": ("status", "status", "How the control plane and the node of this context are."),
     },
     "Agents": {
-        "run": ("run", "run", "Ask an agent, or show a run: faos run AGENT TEXT · faos run show ID."),
+        "run": ("run", "run", "Ask an agent: faos run AGENT TEXT · faos run show|follow|cancel ID."),
         "runs": ("run", "runs", "List runs."),
     },
     "Configuration": {

@@ -56,8 +56,12 @@ class RunScreen:
         self.ending: site.RunFinished | None = None
         self.run_id = ""
 
-    def show(self, event: site.RunEvent) -> None:
+    def show(self, event: site.RunEvent, *, silently: bool = False) -> None:
+        """silently: only take note of run and ending."""
         self.run_id = event.run_id
+        if silently:
+            self.ending = event.finished if event.HasField("finished") else None
+            return
         match event.WhichOneof("event"):
             case "step_started":
                 self._answer.begin()

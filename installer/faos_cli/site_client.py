@@ -53,6 +53,11 @@ class SiteClient:
         """Raises NotFoundError."""
         return await self._call(self.stub.GetRun, site.GetRunRequest(run_id=run_id))
 
+    async def cancel_run(self, run_id: str) -> site.Run:
+        """The run as it stands then: one that had ended is as it was. Raises NotFoundError."""
+        answer = await self._call(self.stub.CancelRun, site.CancelRunRequest(run_id=run_id))
+        return answer.run
+
     async def list_runs(self, *, limit: int = 0) -> list[site.Run]:
         """Newest first; limit: at most so many, 0 for all."""
         found: list[site.Run] = []
@@ -78,15 +83,17 @@ class SiteClient:
             raise self._error_of(error) from error
 
     async def stream_run(
-        self, agent: str, text: str, *, subject: str = "", patience_s: float = PATIENCE_S
+        self, agent: str, text: str, *, subject: str = "", key: str = "", patience_s: float = PATIENCE_S
     ) -> AsyncIterator[site.RunEvent]:
         """Start a run and yield its events to the last, RunFinished; the node may restart meanwhile.
 
         After an interruption the step in progress is told again from its StepStarted on, text included; nothing
-        that had finished is repeated. patience_s: seconds that one interruption may last.
+        that had finished is repeated. key: who gives it again gets the same run again. patience_s: seconds that one
+        interruption may last.
         Raises: UnavailableError (node.not_running; node.lost), and what the node raised.
         """
-        request = site.RunAgentRequest(agent=agent, input=text, subject=subject, idempotency_key=uuid.uuid4().hex)
+        key = key or uuid.uuid4().hex
+        request = site.RunAgentRequest(agent=agent, input=text, subject=subject, idempotency_key=key)
         async for event in self._follow("", 0, request, patience_s):
             yield event
 

@@ -19,6 +19,7 @@ from faos_cli.output import (
 )
 
 LONGEST = 100  # characters of a summary
+CANCELLED = "run.cancelled"
 
 
 def show_run(answer: site.GetRunResponse) -> None:
@@ -68,6 +69,8 @@ def took(timed: site.Run | site.Step) -> str:
 def step_summary(step: site.Step, *, longest: int = LONGEST) -> str:
     """What went in and what came out, in one line."""
     request, result = MessageToDict(step.request), MessageToDict(step.result)
+    if step.error_code == CANCELLED:
+        return "abandoned: the run was cancelled"
     if step.error_code:
         return f"failed: {step.error_code}" + (f": {shortened(result['text'], longest)}" if result.get("text") else "")
     if not step.HasField("finished_at"):

@@ -2,6 +2,7 @@
 
 Starts one run, or takes up the one that is there. Every execution of a step appends a line to FOLDER/executions, on
 disk before anything follows. At the pause point it says "paused" and waits to be killed; at the end "finished".
+At the pause point "cancelled" it is half way through its answer, and the run has been cancelled.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from tests.fakes.agents import (
 
 QUESTION = "What does the gauge show now?"
 TENANT = TenantName("acme")
-FINISHED, PAUSED = "finished", "paused"
+FINISHED, PAUSED, CANCELLED = "finished", "paused", "cancelled"
 
 
 class Trace:
@@ -44,6 +45,7 @@ class Trace:
     def __init__(self, folder: Path, pause_point: str) -> None:
         self._file = folder / "executions"
         self._pause_point = pause_point
+        self.half_said = asyncio.Event()
 
     def executed(self, step: str) -> None:
         with self._file.open("a") as file:
@@ -52,6 +54,9 @@ class Trace:
             os.fsync(file.fileno())
 
     async def point(self, name: str) -> None:
+        if name == "answer half said" and self._pause_point == CANCELLED:
+            self.half_said.set()
+            await asyncio.Event().wait()
         if name == self._pause_point:
             say(PAUSED)
             await asyncio.Event().wait()
@@ -125,6 +130,10 @@ async def main(folder: Path, pause_point: str) -> None:
         async with running([runs]):
             await runs.resume_all()
             run_id = await runs.start("helper", QUESTION, idempotency_key="the one")
+            if pause_point == CANCELLED:
+                await trace.half_said.wait()
+                await runs.cancel(run_id)
+                await trace.point(CANCELLED)
             async for _ in runs.watch(run_id):
                 pass
     say(FINISHED)

@@ -12,7 +12,7 @@ from data_plane.storage.service import open_storage
 from faos_core.clock import SystemClock
 from faos_core.ids import RunId
 from tests.parts import ROOT
-from tests.system.resume_child import FINISHED, PAUSED, TENANT
+from tests.system.resume_child import CANCELLED, FINISHED, PAUSED, TENANT
 
 pytestmark = pytest.mark.slow  # each kill is a process start
 
@@ -103,6 +103,22 @@ async def test_finished_run_is_not_run_again_after_restart(tmp_path: Path) -> No
 
     assert run_child(tmp_path, "") == FINISHED
 
+    assert executions(tmp_path) == before
+
+
+async def test_cancelled_run_is_not_taken_up_after_a_kill(tmp_path: Path) -> None:
+    """What a person stopped stays stopped: the answer to the cancel is given when it is on the disk."""
+    assert run_child(tmp_path, CANCELLED) == PAUSED
+    before = executions(tmp_path)
+
+    assert run_child(tmp_path, "") == FINISHED
+
+    state, output, steps = await journal_of(tmp_path)
+    assert (state, output, steps[-1].outcome.error_code if steps[-1].outcome else "") == (
+        RunState.CANCELLED,
+        "",
+        "run.cancelled",
+    )
     assert executions(tmp_path) == before
 
 

@@ -234,5 +234,57 @@ async def test_interrupted_command_leaves_no_traceback_and_the_run_goes_on(stora
         events = [event async for event in client.watch_run(run.run_id)]
 
     assert (process.returncode, out) == (2, b"")
-    assert err.decode().split("\n") == ["", "What was begun goes on at the node: faos runs", "", "Interrupted.", ""]
+    assert err.decode().split("\n") == [
+        "",
+        f"The run goes on at the node. Follow it: faos run follow {run.run_id} · stop it: faos run cancel {run.run_id}",
+        "",
+        "Interrupted.",
+        "",
+    ]
     assert events[-1].finished.output == ANSWER
+
+
+async def test_interrupt_cancels_the_run_when_asked_to(storage: Storage, tmp_path: Path) -> None:
+    """In a script that is stopped, nobody comes back for the answer."""
+    model = HeldModel([ANSWER])
+    node = make_node(storage, model=model)
+    async with asyncio.timeout(60), serving(node, tmp_path), connect(tmp_path / "node") as client:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "faos_cli", "run", "--cancel-on-interrupt", "helper", "What is it?"),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        while not model.seen:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        (run,) = await client.list_runs()
+
+    assert process.returncode == 2
+    assert f"faos run show {run.run_id}" in err.decode()
+    assert run.state == site.RUN_STATE_CANCELLED
+
+
+async def test_run_is_cancelled_shown_and_followed_by_its_id(
+    storage: Storage, run_faos: "RunFaos", tmp_path: Path
+) -> None:
+    """What a person types after Ctrl-C; and a second cancel, or one that came too late, says how it stands."""
+    model = HeldModel([ANSWER, ANSWER])
+    async with serving(make_node(storage, model=model), tmp_path), connect(tmp_path / "node") as client:
+        run_id = await anext(event.run_id async for event in client.stream_run("helper", "What is it?"))
+        cancelled = await run_faos("run", "cancel", run_id)
+        again = await run_faos("runs", "cancel", run_id, "-o", "json")
+        shown = await run_faos("run", "show", run_id)
+        followed = await run_faos("run", "follow", run_id)
+        model.free.set()
+        done = await run_faos("run", "helper", "And now?", "-o", "json")
+        late = await run_faos("run", "cancel", done.json["run"]["runId"])
+        nobody = await run_faos("runs", "cancel", "run-none")
+
+    assert (cancelled.code, cancelled.out) == (0, f"run/{run_id} cancelled\n")
+    assert again.json["run"]["state"] == "RUN_STATE_CANCELLED"
+    assert "abandoned: the run was cancelled" in shown.out
+    assert (followed.code, "was cancelled" in followed.err) == (1, True)
+    assert (late.code, late.out.split(": ")[1]) == (0, "succeeded\n")
+    assert (nobody.code, "faos runs" in nobody.err) == (1, True)

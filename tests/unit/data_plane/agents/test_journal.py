@@ -9,7 +9,7 @@ from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, St
 from data_plane.storage.service import Storage, open_storage
 from faos_core.clock import SystemClock
 from faos_core.errors import InternalError, InvalidError, NotFoundError
-from faos_core.ids import TenantName
+from faos_core.ids import RunId, TenantName
 from tests.servers.databases import OnDisk
 
 ASK = StepRequest(StepKind.MODEL, "small", {"text": "canary-request"})
@@ -119,3 +119,51 @@ async def test_page_token_of_others_is_refused(journal: Journal) -> None:
     """A wrong token must not quietly give a wrong page."""
     with pytest.raises(InvalidError):
         await journal.list_runs(page_size=5, page_token="x")
+
+
+async def test_cancel_cuts_off_the_step_and_nothing_is_recorded_after_it(journal: Journal) -> None:
+    """What was still under way when a person said stop must find a closed book, and no restart takes it up."""
+    open_run, step = await begun(journal)
+
+    cancelled = await journal.cancel_run(open_run.run.run_id)
+    with pytest.raises(InternalError):
+        await journal.record_step(open_run, done(step), then=Ending(RunState.SUCCEEDED, "too late"))
+    with pytest.raises(InternalError):
+        await journal.begin_step(open_run, 1, ASK)
+
+    run, [recorded] = await journal.read_run(open_run.run.run_id)
+    assert run == cancelled.run
+    assert recorded == cancelled.step
+    assert run.ending == Ending(RunState.CANCELLED, error_code="run.cancelled")
+    assert recorded.outcome == StepOutcome({}, "run.cancelled")
+    assert await journal.unfinished_runs() == []
+
+
+async def test_cancel_stands_and_is_new_once(journal: Journal) -> None:
+    """Asking twice is what people do when the first answer was slow; a later failure must not hide it either."""
+    open_run, _ = await begun(journal)
+    first = await journal.cancel_run(open_run.run.run_id)
+
+    again = await journal.cancel_run(open_run.run.run_id)
+    ended = await journal.end_run(open_run, Ending(RunState.FAILED, error_code="run.defect"))
+
+    assert (first.is_new, again.is_new) == (True, False)
+    assert (again.run, again.step, ended) == (first.run, first.step, first.run)
+
+
+async def test_cancel_leaves_a_finished_run_as_it_is(journal: Journal) -> None:
+    """A success is never overwritten."""
+    open_run, step = await begun(journal)
+    await journal.record_step(open_run, done(step), then=Ending(RunState.SUCCEEDED, "fine"))
+
+    late = await journal.cancel_run(open_run.run.run_id)
+
+    assert (late.step, late.is_new) == (None, False)
+    assert late.run.ending == Ending(RunState.SUCCEEDED, "fine")
+    assert (await journal.read_run(open_run.run.run_id))[0] == late.run
+
+
+async def test_cancel_of_what_never_ran_is_refused(journal: Journal) -> None:
+    """A misspelt id must not look like a run that was stopped."""
+    with pytest.raises(NotFoundError):
+        await journal.cancel_run(RunId("run-none"))

@@ -184,3 +184,26 @@ class Silent:
     async def chat(self, *arguments: object, **options: object) -> AsyncIterator[object]:
         await asyncio.Event().wait()
         yield None
+
+
+async def test_cancel_stops_a_run_and_watchers_see_its_end(storage: Storage, tmp_path: Path) -> None:
+    """The whole way of a stop: over the socket, into the journal, to whoever watches; twice is as good as once."""
+    async with asyncio.timeout(20), serving(make_node(storage, model=Silent()), tmp_path / "s") as site_api:
+        call = site_api.RunAgent(site.RunAgentRequest(agent="helper", input="Hi"))
+        events = aiter(call)
+        run_id = (await anext(events)).event.run_id
+        first = await site_api.CancelRun(site.CancelRunRequest(run_id=run_id))
+        again = await site_api.CancelRun(site.CancelRunRequest(run_id=run_id))
+        last = [reply.event async for reply in events][-1]
+
+    assert first.run.state == last.finished.state == site.RUN_STATE_CANCELLED
+    assert again == first
+
+
+async def test_cancel_of_an_unknown_run_is_said(storage: Storage, tmp_path: Path) -> None:
+    """A misspelt id must not look like success."""
+    async with serving(make_node(storage), tmp_path / "s") as site_api:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await site_api.CancelRun(site.CancelRunRequest(run_id="run-none"))
+
+    assert isinstance(from_rpc_error(refused.value), NotFoundError)
