@@ -1,9 +1,10 @@
-"""A door that HTTP requests pass: one request, one leaf, one connection.
+"""A door that HTTP requests pass: one request, one leaf.
 
 The leaf is over the request's bytes as they go into the connection, head and body, so the ledger's digest can be held
 against what the endpoint received. So that nothing else ever goes out: headers are an allow-list, there is no cookie,
-no proxy from the environment, no redirect followed, and each request has a connection of its own (a client that
-keeps connections repeats requests by itself when one breaks).
+no proxy from the environment, no redirect followed, nothing is repeated by itself. The library repeats what other
+methods than POST sent over a kept connection that broke, so these have a connection of their own each; those of POST
+are kept for a moment, because opening one costs more than all else that a turn of a model does here.
 """
 
 import asyncio
@@ -26,8 +27,10 @@ from data_plane.egress.pinned_resolver import PinnedResolver
 from faos_core.clock import Clock
 from faos_core.errors import DeniedError, UnavailableError
 
-CONNECTIONS = 32  # under way at once; more wait
+CONNECTIONS = 128  # requests under way at once; more wait, for as long as their callers do
 CONNECT_TIMEOUT_S = 10.0
+KEPT_S = 2.0  # an idle connection; servers close theirs after 5 s and more
+KEEPING = frozenset({"POST"})  # methods whose connection is kept
 CHUNK_BYTES = 64 * 1024
 MESSAGE = "http.request"
 HEADERS = frozenset({"accept", "content-type", "last-event-id"})
@@ -81,18 +84,24 @@ class HttpDoor:
         self._ledger = ledger
         self._clock = clock
         self._url = URL(endpoint.url)
-        self._session: aiohttp.ClientSession | None = None
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._sessions: Mapping[bool, aiohttp.ClientSession] = {}  # by whether they keep connections
 
     async def __aenter__(self) -> Self:
         context = await asyncio.to_thread(tls_context, self.endpoint.ca_file) if self._url.scheme == "https" else None
+        self._sessions = {keeps: self._opened(context, keeps=keeps) for keeps in (True, False)}
+        return self
+
+    def _opened(self, context: ssl.SSLContext | None, *, keeps: bool) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS,
-            force_close=True,
+            limit=0,
+            force_close=not keeps,
+            keepalive_timeout=KEPT_S if keeps else None,
             use_dns_cache=False,
             resolver=PinnedResolver(self._url.host or ""),
             ssl=context if context else True,
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -100,7 +109,6 @@ class HttpDoor:
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -109,8 +117,8 @@ class HttpDoor:
 
     async def aclose(self) -> None:
         """Idempotent."""
-        if self._session is not None:
-            session, self._session = self._session, None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     @asynccontextmanager
@@ -120,16 +128,22 @@ class HttpDoor:
         Raises: DeniedError (class above the ceiling, or a URL outside the endpoint's): nothing was recorded or sent.
             StopError (the ledger cannot be written): nothing was sent. UnavailableError (no connection, it broke,
             or the endpoint redirects); the error names the endpoint, never its answer.
-        Leaving the context closes the connection: the endpoint learns that nobody listens.
+        Leaving the context before the answer's end closes the connection: the endpoint learns that nobody listens.
         """
         url = self._admitted(request)
         headers = headers_of(request, url)
-        await self._record(request, url, wire_bytes(request, url, headers))
-        if self._session is None:
+        async with self._places:
+            await self._record(request, url, wire_bytes(request, url, headers))
+            async with self._answer(request, url, headers) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _answer(self, request: HttpRequest, url: URL, headers: Mapping[str, str]) -> AsyncIterator[HttpAnswer]:
+        if not self._sessions:
             raise self._unreachable("the door is closed")
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=request.read_timeout_s)
         try:
-            async with self._session.request(
+            async with self._sessions[request.method in KEEPING].request(
                 request.method,
                 url,
                 headers=headers,
@@ -144,7 +158,7 @@ class HttpDoor:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(type(error).__name__) from error
         except RuntimeError as error:  # the library's word for reading on after the door was closed
-            if self._session is None:
+            if not self._sessions:
                 raise self._unreachable("the door is closed") from error
             raise
 
@@ -191,7 +205,8 @@ def headers_of(request: HttpRequest, url: URL) -> dict[str, str]:
         if name.lower() in HEADERS or name.lower().startswith(HEADER_PREFIXES)
     }
     length = {"Content-Length": str(len(request.body))} if request.body or request.method not in WITHOUT_BODY else {}
-    return {"Host": url.host_port_subcomponent or "", **allowed, **length, "Connection": "close"}
+    close = {} if request.method in KEEPING else {"Connection": "close"}
+    return {"Host": url.host_port_subcomponent or "", **allowed, **length, **close}
 
 
 def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> bytes:

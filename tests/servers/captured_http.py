@@ -11,26 +11,37 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 
 class CapturedHttp:
-    """`requests` holds each request as it came, head and body; `closed` is set when a client hangs up."""
+    """`requests` holds each request as it came, head and body; `closed` is set when a client hangs up.
+
+    A connection is kept for as long as the client wants; `connections` counts them."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
         self.requests: list[bytes] = []
+        self.connections = 0
         self.closed = asyncio.Event()
         self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server that is restarted does."""
+        for writer in self._writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = LENGTH.search(head)
-            self.requests.append(head + (await reader.readexactly(int(length[1])) if length else b""))
-            writer.write(self.answer)
-            await writer.drain()
-            if await reader.read() == b"":
-                self.closed.set()
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = LENGTH.search(head)
+                self.requests.append(head + (await reader.readexactly(int(length[1])) if length else b""))
+                writer.write(self.answer)
+                await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             self.closed.set()
         finally:
+            self._writers.discard(writer)
             writer.close()
 
 

@@ -83,7 +83,7 @@ async def test_headers_that_nobody_allowed_stay_here(ledger: Ledger) -> None:
         await read(opened, post(server.port))
 
     names = {line.split(b":")[0].lower() for line in server.requests[0].split(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
-    assert names == {b"host", b"content-type", b"content-length", b"connection"}
+    assert names == {b"host", b"content-type", b"content-length"}
 
 
 async def test_what_cannot_be_recorded_is_not_sent(tmp_path: Path) -> None:
@@ -175,6 +175,45 @@ async def test_leaving_an_answer_hangs_up(ledger: Ledger) -> None:
             assert await anext(answer.pieces) == b"x"
         async with asyncio.timeout(5):
             await server.closed.wait()
+
+
+async def test_connections_are_kept_for_post_alone(ledger: Ledger) -> None:
+    """Opening one costs more than asking; but the library repeats a GET by itself when a kept one breaks."""
+    async with captured_http() as server, door(ledger, server.port) as opened:
+        for method in ("POST", "POST", "GET", "GET"):
+            await read(opened, replace(post(server.port), method=method, body=b""))
+
+    assert [request.startswith(b"GET") for request in server.requests] == [False, False, True, True]
+    assert server.connections == 3
+
+
+async def test_kept_connection_that_broke_is_not_used_twice(ledger: Ledger, tmp_path: Path) -> None:
+    """A model server that was restarted must not cost a run, and nothing may be sent unrecorded."""
+    async with captured_http() as server, door(ledger, server.port) as opened:
+        await read(opened, post(server.port))
+        server.hang_up()
+        async with asyncio.timeout(5):
+            await server.closed.wait()
+        assert await read(opened, post(server.port)) == b"{}"
+
+    assert len(server.requests) == len(list(read_leaves(tmp_path / "ledger"))) == 2
+
+
+async def test_more_requests_than_places_wait_and_are_recorded_when_they_go(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for a busy model server is no failure, however long it takes; what waits has not left yet."""
+    monkeypatch.setattr("data_plane.egress.http_door.CONNECTIONS", 1)
+    monkeypatch.setattr("data_plane.egress.http_door.CONNECT_TIMEOUT_S", 0.1)
+    async with captured_http() as server, door(ledger, server.port) as opened, asyncio.TaskGroup() as group:
+        async with opened.send(post(server.port)):
+            second = group.create_task(read(opened, post(server.port)))
+            await asyncio.wait([second], timeout=0.3)
+            assert not second.done()
+            assert ledger.head().size == 1
+
+        assert await second == b"{}"
+        assert ledger.head().size == 2
 
 
 async def test_proxy_of_the_environment_is_not_used(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
