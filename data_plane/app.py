@@ -36,6 +36,7 @@ from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import SetupError
 from faos_core.lifecycle import running, until_signal
+from tunnel.backoff import Backoff
 from tunnel.client import BlobFetcher, TunnelClient
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             node=session,
             blobs=blobs,
             clock=clock,
+            backoff=Backoff(cap_s=settings.dial_again_s),
         )
         link = LinkFacts(membership, session, applier, certificates)
         api = SiteApi(runs, Facts(link, activation, egress.gate), EndpointModels(ceiling.endpoints, egress.http_door))

@@ -33,7 +33,12 @@ class NodeSettings:
     database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None: node.db in data_dir
     log_format: LogFormat = LogFormat.JSON
     log_level: LogLevel = LogLevel.INFO
+    dial_again_s: float = 120.0  # at most so long, drawn at random, between two attempts to reach the control plane
     apply: ApplyTimes = field(default_factory=ApplyTimes)
+
+    def __post_init__(self) -> None:
+        if self.dial_again_s < 1:
+            raise ValueError("dial_again_s must be at least 1 second.")
 
     @property
     def ceiling_path(self) -> Path:

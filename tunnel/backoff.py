@@ -9,7 +9,9 @@ RETRY_AFTER_CAP_S = 3600.0  # whoever holds the control plane must not send node
 class Backoff:
     """Delays between attempts to connect. Not shared between links."""
 
-    def __init__(self, rng: random.Random | None = None) -> None:
+    def __init__(self, rng: random.Random | None = None, *, cap_s: float = CAP_S) -> None:
+        """cap_s: the longest delay, at least FIRST_S."""
+        self._cap_s = cap_s
         self._rng = rng or random.Random()  # noqa: S311  # spreads load, keeps no secret
         self._ceiling_s = FIRST_S
 
@@ -18,5 +20,5 @@ class Backoff:
         if lasted_s >= STABLE_S:
             self._ceiling_s = FIRST_S
         delay_s = self._rng.uniform(0.0, self._ceiling_s)
-        self._ceiling_s = min(CAP_S, self._ceiling_s * FACTOR)
+        self._ceiling_s = min(self._cap_s, self._ceiling_s * FACTOR)
         return min(retry_after_s, RETRY_AFTER_CAP_S) + delay_s

@@ -22,3 +22,12 @@ def test_server_may_ask_for_minutes_and_not_for_ever() -> None:
 
     assert 300 <= backoff.next_delay_s(lasted_s=0, retry_after_s=300) <= 300 + CAP_S
     assert backoff.next_delay_s(lasted_s=0, retry_after_s=2**32 - 1) <= RETRY_AFTER_CAP_S + CAP_S
+
+
+def test_an_operator_sets_how_long_a_node_stays_away_at_most() -> None:
+    """A small site need not wait two minutes after its control plane is back."""
+    backoff = Backoff(random.Random(1), cap_s=3.0)
+
+    delays = [backoff.next_delay_s(lasted_s=0) for _ in range(200)]
+
+    assert 2.0 < max(delays) <= 3.0
