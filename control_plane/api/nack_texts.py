@@ -66,8 +66,9 @@ NACK_TEXTS: Mapping[NackCode.ValueType, str] = MappingProxyType(
             "to raise the limit."
         ),
         NackCode.NACK_CODE_APPROVAL_REQUIRED: (
-            "The site wants its own signature on resources of this kind, and there is none. "
-            "Ask the site's operator to approve the change."
+            "The site takes nothing new of this kind, or no agent that may do more than before, without its own yes. "
+            "Ask the site's operator to take the kind out of approval_required in site.toml ([] admits all) and to "
+            "start the node again; then apply changed content."
         ),
         NackCode.NACK_CODE_MODEL_CHECKSUM: (
             "The model's file at the site does not have the SHA-256 that site.toml names, so it was not loaded. "

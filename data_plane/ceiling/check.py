@@ -6,7 +6,7 @@ from data_plane.ceiling.models import Ceiling
 from faos.resource.v1.resource_pb2 import MODEL_RUNTIME_OLLAMA, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import Nack
-from faos_core.kinds import BY_FIELD, field_path_numbers, kind_name, kind_of
+from faos_core.kinds import BY_FIELD, field_path_numbers
 
 
 def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
@@ -16,8 +16,6 @@ def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
     name of anything, so it gets NAME_NOT_IN_CEILING like any other stranger. Limits of agents above the
     ceiling are lowered when a run starts, not refused here.
     """
-    if kind_name(kind_of(resource)) in ceiling.approval_required:
-        return _nack(resource, tunnel.NACK_CODE_APPROVAL_REQUIRED, path="")
     for field, name, allowed in _references(resource, ceiling):
         if name not in allowed:
             return _nack(resource, tunnel.NACK_CODE_NAME_NOT_IN_CEILING, path=f"spec.{field}")

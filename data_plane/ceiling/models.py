@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+# What opens something of the site to agents, or says what they may do with it: taken only where site.toml admits it.
+SENSITIVE_KINDS = frozenset({"Model", "ToolServer", "KnowledgeBase", "Policy"})
+
 
 class Network(StrEnum):
     """What network a program gets."""
@@ -69,7 +72,8 @@ class Endpoint:
     name: str
     url: str  # http or https, host, port and path; requests stay under it
     data_class: DoorCeiling  # the highest that may be sent there
-    ca_file: Path | None = None  # PEM; None means the system's authorities
+    ca_file: Path | None = None  # PEM, instead of the system's authorities and those of the node's `ca_dir`
+    through_proxy: bool = False  # the node's proxy; without it the node goes straight there
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +100,5 @@ class Ceiling:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     doors: dict[str, DoorCeiling] = field(default_factory=lambda: {"tunnel": DoorCeiling.IDENTIFIER})
-    approval_required: frozenset[str] = frozenset()  # kinds, as in YAML, that are refused until approvals exist
+    # Kinds, as in YAML, of which nothing new is taken without the site's own yes, which nobody can give yet.
+    approval_required: frozenset[str] = SENSITIVE_KINDS

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from data_plane.ceiling.check import check
 from data_plane.ceiling.models import Ceiling
-from data_plane.link.interfaces import ConfigurationError
+from data_plane.link.approval import first_unapproved
+from data_plane.link.interfaces import Configuration, ConfigurationError
 from data_plane.link.nacks import refusal
 from faos.resource.v1.resource_pb2 import Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -22,10 +23,11 @@ CODES: Mapping[str, NackCode.ValueType] = {
 }
 
 
-def admit(resources: Sequence[Resource], ceiling: Ceiling) -> None:
+def admit(resources: Sequence[Resource], ceiling: Ceiling, before: Configuration) -> None:
     """Nothing, when all of them may run here together.
 
-    resources: what this node selected, so a reference to what its labels do not select is missing too.
+    resources: what this node selected, so a reference to what its labels do not select is missing too. before: last
+    known good, which the site has taken already.
     Raises ConfigurationError for the first thing wrong: KIND_UNKNOWN, SPEC_INVALID, TOO_LARGE, REFERENCE_MISSING,
     NAME_NOT_IN_CEILING, APPROVAL_REQUIRED.
     """
@@ -34,6 +36,8 @@ def admit(resources: Sequence[Resource], ceiling: Ceiling) -> None:
     for resource in resources:
         if nack := check(resource, ceiling):
             raise ConfigurationError(nack)
+    if nack := first_unapproved(resources, before, ceiling.approval_required):
+        raise ConfigurationError(nack)
 
 
 def _refused(violation: validation.Violation, resources: Sequence[Resource]) -> ConfigurationError:

@@ -35,10 +35,17 @@ from faos.tunnel.v1.tunnel_pb2 import ApplyStatus, ConfigFacts, ConfigOffer, Nac
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import ErrorCode, FaosError
+from faos_core.kinds import kind_name
 from faos_core.lifecycle import undivided
 from faos_core.timestamps import timestamp
 
 log = logging.getLogger(__name__)
+
+# Alarms that say more than that an offer was refused.
+REJECTIONS: Mapping[int, ErrorCode] = {
+    tunnel.NACK_CODE_METADATA_EXPIRED: errors.METADATA_EXPIRED,
+    tunnel.NACK_CODE_APPROVAL_REQUIRED: errors.APPROVAL_REQUIRED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +199,11 @@ class Applier:
             )
         )
         state = tunnel.ApplyState.Name(report.state)
-        code = tunnel.NackCode.Name(report.nack.code) if report.nack else ""
-        log.info("config.status", extra={names.REVISION: report.revision, names.STATE: state, names.CODE: code})
+        fields: dict[str, object] = {names.REVISION: report.revision, names.STATE: state}
+        if nack := report.nack:
+            fields |= {names.CODE: tunnel.NackCode.Name(nack.code), names.KIND: kind_name(nack.kind)}
+            fields |= {names.RESOURCE: nack.resource_name}
+        log.info("config.status", extra=fields)
 
     def _judge(self, report: Report) -> None:
         """Raise or lower the alarms that an outcome is about."""
@@ -203,8 +213,7 @@ class Applier:
             case tunnel.APPLY_STATE_HEALTHY:
                 self._alarms.clear()
             case tunnel.APPLY_STATE_REJECTED:
-                expired = report.nack and report.nack.code == tunnel.NACK_CODE_METADATA_EXPIRED
-                self._alarm(errors.METADATA_EXPIRED if expired else errors.OFFER_REJECTED)
+                self._alarm(REJECTIONS.get(report.nack.code if report.nack else 0, errors.OFFER_REJECTED))
             case tunnel.APPLY_STATE_ROLLED_BACK:
                 self._alarm(errors.OFFER_ROLLED_BACK)
 
@@ -268,8 +277,15 @@ class Applier:
                 await self._roll_back(effect)
 
     def _stage(self, pointer: Pointer) -> None:
-        admit(self._store.resources(pointer, self._labels), self._ceiling)
+        admit(self._store.resources(pointer, self._labels), self._ceiling, self._taken_before())
         self._store.record(tunnel.APPLY_STATE_STAGED)
+
+    def _taken_before(self) -> Configuration:
+        """Last known good; nothing where that cannot be read, so that everything needs the site's yes again."""
+        try:
+            return self._store.last_known_good(self._labels)
+        except (FaosError, ConfigurationError):
+            return Configuration()
 
     async def _activate(self, pointer: Pointer) -> None:
         configuration = await undivided(asyncio.to_thread(self._store.configuration, pointer, self._labels))

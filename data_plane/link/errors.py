@@ -28,6 +28,14 @@ OFFER_REJECTED = define(
     why="What ran before still runs. The control plane shows the reason.",
     next_step="faos get nodes -o json",
 )
+APPROVAL_REQUIRED = define(
+    "config.approval_required",
+    what="The last configuration that was offered needs this site's own yes, so it was refused.",
+    why="It has something new of a kind that site.toml does not admit (approval_required), or an agent that may do "
+    "more than before. The log names it, at config.status. What ran before still runs.",
+    next_step="To admit a kind, take its name out of approval_required in site.toml and start the node again; "
+    "approval_required = [] admits all. Then have the change applied anew.",
+)
 OFFER_ROLLED_BACK = define(
     "config.rolled_back",
     what="The last configuration that was offered did not work here and was taken back.",

@@ -22,7 +22,7 @@ from data_plane.egress.interfaces import Leaf, LedgerHead
 from data_plane.egress.records import frame, header_of, segment_header, segment_name
 from data_plane.link import selection
 from data_plane.link.admission import admit
-from data_plane.link.interfaces import ConfigurationError
+from data_plane.link.interfaces import Configuration, ConfigurationError
 from data_plane.link.trust import Trust
 from faos.resource.v1.resource_pb2 import Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -111,7 +111,7 @@ def offers(data: bytes) -> None:
         for entry, body in zip(entries, bodies.values(), strict=False):
             entry.sha256 = sha256(body).digest()
         resources = selection.read_resources(entries, lambda digest: bodies.get(digest, b""))
-        admit(resources, CEILING)
+        admit(resources, CEILING, Configuration())
         selection.assemble(1, b"m" * 32, resources)
 
 
@@ -134,7 +134,7 @@ def resource(data: bytes) -> None:
         return
     violations = list(resource_validation.validate([message]))
     with suppress(ConfigurationError):
-        admit([message], NO_CEILING)
+        admit([message], NO_CEILING, Configuration())
         assert not violations, "what is invalid was admitted"
     if not violations:
         yaml(resource_yaml.dump([message]).encode())

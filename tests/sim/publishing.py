@@ -19,6 +19,7 @@ from tests.sim.virtual_loop import VirtualClock
 
 TENANT = "acme"
 CEILING = Ceiling(
+    approval_required=frozenset(),
     models={"small": ModelFile("small", Path("/m/small.gguf"), "0" * 64)},
     programs={"clock": Program("clock", ("/usr/bin/clock",))},
 )

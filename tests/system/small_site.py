@@ -44,7 +44,7 @@ def fill_small_site(folder: Path, *, own_model: bool = False, program: Sequence[
         },
     }
     site_toml = folder / "site.toml"
-    site_toml.write_text("\n".join(toml_table(name, values) for name, values in tables.items()))
+    site_toml.write_text("\n".join(["approval_required = []", *(toml_table(*each) for each in tables.items())]))
     return site_toml
 
 

@@ -85,14 +85,6 @@ def test_only_exact_names_pass(text: str) -> None:
     assert (check(tool_server(text), CEILING) is None) == (text in CEILING.programs)
 
 
-def test_kind_that_needs_approval_is_refused() -> None:
-    """Until approvals exist, what needs one cannot be had: fail closed."""
-    nack = check(tool_server("clock"), Ceiling(programs=CEILING.programs, approval_required=frozenset({"ToolServer"})))
-
-    assert nack is not None
-    assert nack.code == tunnel.NACK_CODE_APPROVAL_REQUIRED
-
-
 @pytest.mark.parametrize("spec", [{"agent": Agent(limits=RunLimits(max_turns=4_000_000))}, {"policy": Policy()}])
 def test_limits_above_the_ceiling_are_not_refused(spec: dict[str, Agent | Policy]) -> None:
     """They are lowered when a run starts, so that one agent serves sites with different ceilings."""

@@ -336,12 +336,19 @@ async def test_node_judges_resources_itself(
 
 
 async def test_kind_that_needs_approval_is_refused(node: Node) -> None:
-    """Fail closed until approvals exist."""
-    node.ceiling = Ceiling(programs=CEILING.programs, approval_required=frozenset({"ToolServer"}))
+    """Fail closed until approvals exist; the site is told in its own words, and what it took stays."""
     async with node.up():
-        status = await node.apply(node.publisher.offer(1, [tool_server()]))
+        await node.apply(node.publisher.offer(1, [tool_server()]))
+    node.ceiling = Ceiling(programs=CEILING.programs)
+    async with node.up() as applier:
+        changed = await node.apply(node.publisher.offer(2, [tool_server(), tool_server("second")]))
+        alarms = applier.alarms()
+        same = await node.apply(node.publisher.offer(3, [tool_server()]))
 
-    assert outcome(status) == ("REJECTED", "APPROVAL_REQUIRED")
+    assert outcome(changed) == ("REJECTED", "APPROVAL_REQUIRED")
+    assert (changed.nack.kind, changed.nack.resource_name) == (resource_pb2.KIND_TOOL_SERVER, "second")
+    assert alarms == ("config.approval_required",)
+    assert outcome(same)[0] == "HEALTHY"
 
 
 async def test_failed_activation_leaves_what_ran(node: Node) -> None:
