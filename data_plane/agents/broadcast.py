@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from faos.site.v1 import site_pb2 as site
@@ -35,7 +35,7 @@ class Watcher:
         self._closed = error
         self._changed.set()
 
-    async def events(self) -> AsyncIterator[site.RunEvent]:
+    async def events(self) -> AsyncGenerator[site.RunEvent, None]:
         """Events as they come, for ever. Raises what `close` was given."""
         while True:
             while self._events:

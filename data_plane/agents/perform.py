@@ -1,6 +1,7 @@
 """Doing one step of a run: the I/O behind each kind. What fails with a code becomes the step's outcome."""
 
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,13 +80,13 @@ class Performer:
         messages = [Message(Role(message["role"]), message["content"]) for message in body["messages"]]
         streamed = body["purpose"] == Purpose.ANSWER
         runtime = self._ports.models.runtime(request.name)
-        async for item in runtime.chat(
-            messages, sampling=Sampling(**body["sampling"]), json_schema=body["json_schema"]
-        ):
-            if isinstance(item, TurnEnd):
-                return turn_result(item)
-            if isinstance(item, TextDelta) and streamed:
-                on_delta(item.text)
+        chat = runtime.chat(messages, sampling=Sampling(**body["sampling"]), json_schema=body["json_schema"])
+        async with aclosing(chat) as items:
+            async for item in items:
+                if isinstance(item, TurnEnd):
+                    return turn_result(item)
+                if isinstance(item, TextDelta) and streamed:
+                    on_delta(item.text)
         raise InternalError(TURN_WITHOUT_END, model=request.name)
 
     async def _call(self, agent: str, body: Mapping[str, Any], idempotency_key: str) -> StepOutcome:

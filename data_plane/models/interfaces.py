@@ -1,6 +1,6 @@
 """What agents and knowledge bases need from models, whatever runs them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -65,7 +65,7 @@ class ModelRuntime(Protocol):
         *,
         sampling: Sampling,
         json_schema: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[TextDelta | TurnEnd]:
+    ) -> AsyncGenerator[TextDelta | TurnEnd, None]:
         """One turn: deltas, then exactly one TurnEnd.
 
         json_schema: constrain the text to JSON that this schema accepts; what cannot be compiled to a grammar

@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class LlamaCppRuntime:
         *,
         sampling: Sampling,
         json_schema: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[TextDelta | TurnEnd]:
+    ) -> AsyncGenerator[TextDelta | TurnEnd, None]:
         """See ModelRuntime. The same messages, sampling and schema give the same text at temperature 0."""
         turn = self._begin(request_of(messages, sampling, json_schema))
         try:

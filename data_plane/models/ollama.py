@@ -1,6 +1,7 @@
-"""Models on an Ollama server. The only importer of `ollama`; all that the library sends goes through a door."""
+"""Models on an Ollama server. The only importer of `ollama`; what is sent, by it and beside it, goes through a door."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,14 +11,16 @@ import ollama
 from pydantic import ValidationError
 
 from data_plane.ceiling.models import DoorCeiling
-from data_plane.egress.http_door import HttpDoor
+from data_plane.egress.http_door import HttpAnswer, HttpDoor, HttpRequest
 from data_plane.egress.httpx_transport import DoorTransport
 from data_plane.models import errors
 from data_plane.models.interfaces import FinishReason, Message, Sampling, TextDelta, TurnEnd
+from data_plane.models.ollama_chat import ChatPiece, RefusedError, lines_of, piece_of, refusal
 from faos_core.errors import FaosError, InvalidError, LimitError, SetupError, UnavailableError
 from faos_core.json_schema import BadSchemaError, compile_schema
 
 SILENCE_S = 300.0  # longest wait for the next piece; a server that loads a large model says nothing meanwhile
+ERROR_BYTES = 64 * 1024
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length")  # what the server says of a prompt
 NAMES_ONLY = frozenset({"/api/tags", "/api/show", "/api/pull"})  # requests that carry tags and nothing else
 
@@ -85,13 +88,32 @@ class OllamaServer:
         except (ValidationError, ValueError, httpx.HTTPError) as error:
             raise failed(error) from None
 
-    async def chat(self, request: Mapping[str, Any]) -> AsyncGenerator[ollama.ChatResponse, None]:
-        """The pieces of one turn. Raises the library's errors. The library's own `chat` cannot say `truncate`, and
-        without it the server drops what does not fit and answers all the same."""
-        stream = await self._client._request(ollama.ChatResponse, "POST", "/api/chat", json=dict(request), stream=True)
-        async with aclosing(cast("Any", stream)) as pieces:
-            async for piece in pieces:
-                yield piece
+    async def chat(self, request: Mapping[str, Any]) -> AsyncGenerator[ChatPiece, None]:
+        """The pieces of one turn, past the library: it is slow, and its own `chat` cannot say `truncate`, without
+        which the server drops what does not fit and answers all the same.
+
+        Raises RefusedError, ValueError (the answer makes no sense), and as the door.
+        """
+        async with aclosing(self.lines(request)) as lines:
+            async for line in lines:
+                yield piece_of(line)
+
+    async def lines(self, request: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The answer of /api/chat, line by line."""
+        wanted = HttpRequest(
+            method="POST",
+            url=self._door.endpoint.url.rstrip("/") + "/api/chat",
+            headers={"content-type": "application/json"},
+            body=json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode(),
+            data_class=DoorCeiling.CUSTOMER,
+            read_timeout_s=SILENCE_S,
+        )
+        async with self._door.send(wanted) as answer:
+            if answer.status >= httpx.codes.BAD_REQUEST:
+                raise refusal(await first_bytes(answer), answer.status)
+            async with aclosing(lines_of(answer.pieces)) as lines:
+                async for line in lines:
+                    yield line
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -130,7 +152,7 @@ class OllamaRuntime:
         *,
         sampling: Sampling,
         json_schema: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[TextDelta | TurnEnd]:
+    ) -> AsyncGenerator[TextDelta | TurnEnd, None]:
         """See ModelRuntime. Closing the iterator hangs up, and the server stops generating."""
         if self._closed:
             raise UnavailableError(errors.CLOSED)
@@ -139,13 +161,13 @@ class OllamaRuntime:
         try:
             async with aclosing(self._server.chat(request)) as stream:
                 async for part in stream:
-                    if text := part.message.content:
-                        pieces.append(text)
-                        yield TextDelta(text)
+                    if part.text:
+                        pieces.append(part.text)
+                        yield TextDelta(part.text)
                     if part.done:
                         yield end_of(part, "".join(pieces))
                         return
-        except (FaosError, ollama.ResponseError, ValidationError, ValueError, httpx.HTTPError) as error:
+        except (FaosError, RefusedError, ValueError) as error:
             raise self._mapped(error) from None  # the server's words may quote the prompt
         raise UnavailableError(errors.FAILED, reason="it ended early")
 
@@ -177,11 +199,11 @@ class OllamaRuntime:
             return UnavailableError(errors.CLOSED)
         if isinstance(error, FaosError):
             return error
-        if isinstance(error, ollama.ResponseError):
-            if any(words in error.error for words in TOO_LONG):
+        if isinstance(error, RefusedError):
+            if any(words in error.text for words in TOO_LONG):
                 most = self._context_tokens
                 return LimitError(errors.CONTEXT_EXCEEDED, input_tokens=f"more than {most}", context_tokens=most)
-            if error.status_code == httpx.codes.NOT_FOUND:
+            if error.status == httpx.codes.NOT_FOUND:
                 return UnavailableError(errors.NOT_PULLED, tag=self._tag, endpoint=self._server.name)
         return failed(error)
 
@@ -210,11 +232,23 @@ def checked(json_schema: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json_schema)
 
 
-def end_of(part: ollama.ChatResponse, text: str) -> TurnEnd:
+async def first_bytes(answer: HttpAnswer) -> bytes:
+    """Of what a server says instead of an answer."""
+    found = b""
+    async for piece in answer.pieces:
+        found += piece
+        if len(found) > ERROR_BYTES:
+            break
+    return found
+
+
+def end_of(part: ChatPiece, text: str) -> TurnEnd:
     reason = FinishReason.LENGTH if part.done_reason == "length" else FinishReason.STOP
-    return TurnEnd(text, part.prompt_eval_count or 0, part.eval_count or 0, reason)
+    return TurnEnd(text, part.input_tokens, part.output_tokens, reason)
 
 
 def failed(error: Exception) -> UnavailableError:
-    status = f"HTTP {error.status_code}" if isinstance(error, ollama.ResponseError) else type(error).__name__
-    return UnavailableError(errors.FAILED, reason=status)
+    match error:
+        case RefusedError(status=status) | ollama.ResponseError(status_code=status):
+            return UnavailableError(errors.FAILED, reason=f"HTTP {status}")
+    return UnavailableError(errors.FAILED, reason=type(error).__name__)

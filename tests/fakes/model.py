@@ -1,7 +1,7 @@
 """A language model that says what a test tells it to: one of the three things that tests may fake."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import jsonschema
@@ -35,7 +35,7 @@ class ScriptedModel:
 
     async def chat(
         self, messages: Sequence[Message], *, sampling: Sampling, json_schema: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[TextDelta | TurnEnd]:
+    ) -> AsyncGenerator[TextDelta | TurnEnd, None]:
         """As ModelRuntime.chat. A scripted text that does not fit the schema is an error of the test."""
         input_tokens = sum(len(tokens_of(message.content)) for message in messages)
         self._check(input_tokens, json_schema)

@@ -1,0 +1,84 @@
+"""What an Ollama server streams in answer to /api/chat: one JSON object a line. Pure.
+
+The library's own reading of it goes through httpx and pydantic, which cost several times what all else of a turn does.
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+LINE_BYTES = 4 << 20  # of the longest line that is taken
+
+
+class RefusedError(Exception):
+    """The server says that it cannot. text: its own words, which may quote the prompt. status: 200 in a stream."""
+
+    def __init__(self, text: str, status: int = 200) -> None:
+        self.text = text
+        self.status = status
+        super().__init__(f"HTTP {status}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPiece:
+    """One line. The counts, and why it ended, stand in the last one alone."""
+
+    text: str
+    done: bool = False
+    done_reason: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Lines that are not empty, however they were cut. Raises ValueError for one that is too long."""
+    rest = b""
+    async for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield line
+        if len(rest) > LINE_BYTES:
+            raise ValueError("a line without end")
+    if rest.strip():
+        yield rest
+
+
+def piece_of(line: bytes) -> ChatPiece:
+    """Raises RefusedError for an error that the server reports, ValueError for anything but a piece of a chat."""
+    try:
+        fields = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError("not an object")
+    if error := fields.get("error"):
+        raise RefusedError(str(error))
+    message = fields.get("message")
+    text = message.get("content", "") if isinstance(message, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("no message")
+    reason = fields.get("done_reason")
+    return ChatPiece(
+        text,
+        done=fields.get("done") is True,
+        done_reason=reason if isinstance(reason, str) else "",
+        input_tokens=count_of(fields, "prompt_eval_count"),
+        output_tokens=count_of(fields, "eval_count"),
+    )
+
+
+def count_of(fields: dict[str, Any], name: str) -> int:
+    """0 where the server does not say."""
+    value = fields.get(name)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def refusal(body: bytes, status: int) -> RefusedError:
+    """The error of an answer that is none."""
+    try:
+        fields = json.loads(body)
+        return RefusedError(str(fields["error"]), status)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return RefusedError("", status)
