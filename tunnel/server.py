@@ -67,8 +67,8 @@ class Fleet(Protocol):
 
     async def offer(
         self, identity: NodeIdentity, target: session.Target, nonce: bytes, known: frozenset[bytes]
-    ) -> tunnel.ConfigOffer:
-        """The offer of a target with the bytes that the node lacks."""
+    ) -> tunnel.ConfigOffer | None:
+        """The offer of a target with the bytes that the node lacks; None when another target stands by now."""
 
     async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
         """Raises NotFoundError for a blob that is not the tenant's."""
@@ -350,8 +350,15 @@ class _LiveSession:
     async def _offer(self, target: session.Target, nonce: bytes) -> None:
         known = frozenset(self._machine.hello.known_sha256)
         offer = await self._fleet.offer(self._identity, target, nonce, known)
+        if offer is None:
+            await self._withdraw(nonce)
+            return
         log.info("config.offered", extra={names.NODE: self._identity.node, names.REVISION: target.revision})
         await self._write(tunnel.CloudFrame(config_offer=offer))
+
+    async def _withdraw(self, nonce: bytes) -> None:
+        target = None if self._retired_at_s is not None else await self._fleet.target(self._identity)
+        await self._perform(self._machine.withdraw(nonce, target, self._clock.monotonic_s()))
 
     async def _write(self, frame: tunnel.CloudFrame) -> None:
         async with self._order:

@@ -19,6 +19,8 @@ MISSED_HEARTBEATS = 3
 MOST_HEARTBEAT_S = 300.0  # whatever the control plane asks for
 MAX_NONCE_BYTES = 64  # the node echoes it in each status, and keeps each status in its ledger
 OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long may be offered it again
+PREEMPT_S = 30.0  # an offer about which nothing was heard for this long no longer keeps a newer one back
+MOST_PREEMPTED = 8  # offers of one stream whose end is still listened for; beyond, the oldest is forgotten
 
 TERMINAL = frozenset({tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK})
 REFUSALS = TERMINAL - {tunnel.APPLY_STATE_HEALTHY}
@@ -115,7 +117,7 @@ CloudEffect = Greet | Offer | HeldBack | Record | Progress | Beat | Close
 @dataclass(slots=True)
 class _InFlight:
     nonce: bytes
-    revision: int
+    target: Target
     heard_at_s: float
 
 
@@ -124,7 +126,9 @@ class CloudSession:
     """The control plane's side of one stream.
 
     Call `receive` for each frame, `desire` when the target changes, `tick` about once a second; perform the
-    effects in order. After a Close effect the machine accepts nothing more.
+    effects in order. After a Close effect the machine accepts nothing more. One offer is in flight: a newer target
+    waits for its end, or until it has been silent for `preempt_s`. Then the newer one is sent; the node gives the
+    other up when it finds it stuck itself, and what it says about that is recorded as before.
     """
 
     session_id: bytes  # random: makes nonces of different streams differ
@@ -132,11 +136,13 @@ class CloudSession:
     opened_at_s: float
     refused: frozenset[int] = frozenset()  # revisions that this node refused before; parked until content changes
     target: Target | None = None
+    preempt_s: float = PREEMPT_S
     phase: Phase = Phase.GREETING
     hello: tunnel.Hello = field(default_factory=tunnel.Hello)
     _config: tunnel.ConfigFacts = field(default_factory=tunnel.ConfigFacts)  # as the node said last
-    _quarantined: frozenset[bytes] = frozenset()
+    _quarantined: dict[bytes, tunnel.NackCode.ValueType] = field(default_factory=dict)  # why, by manifest
     _in_flight: _InFlight | None = None
+    _preempted: dict[bytes, Target] = field(default_factory=dict)  # by nonce: not heard the end of, oldest first
     _heard_at_s: float = 0.0
     _beat_at_s: float = 0.0
     _beats: int = 0
@@ -160,7 +166,7 @@ class CloudSession:
             case "apply_status":
                 return self._reported(frame.apply_status, now_s)
             case "heartbeat":
-                return [Progress(frame.heartbeat)]
+                return [Progress(frame.heartbeat), *self._told(frame.heartbeat)]
             case _:
                 return self._close(_unexpected(kind, "status or heartbeat"))
 
@@ -170,6 +176,12 @@ class CloudSession:
             self._not_before_s = 0.0
         self.target = target
         return self._next_offer(now_s)
+
+    def withdraw(self, nonce: bytes, target: Target | None, now_s: float) -> list[CloudEffect]:
+        """The offer of this nonce was not sent, because by now the target is this one."""
+        if self._in_flight and self._in_flight.nonce == nonce:
+            self._in_flight = None
+        return self.desire(target, now_s)
 
     def tick(self, now_s: float) -> list[CloudEffect]:
         if self.phase is Phase.CLOSED:
@@ -192,28 +204,50 @@ class CloudSession:
         status = tunnel.ApplyStatus(revision=target.revision, state=tunnel.APPLY_STATE_HEALTHY, config=self._config)
         return [Record(status)]
 
+    def _told(self, heartbeat: tunnel.NodeHeartbeat) -> list[CloudEffect]:
+        """Facts that no status told, because none was about an offer of this stream. Says nothing about progress."""
+        if not heartbeat.HasField("config"):
+            return []  # a node before version 0.2
+        was_there = self.target is not None and self._is_there(self.target)
+        self._learn(heartbeat.config)
+        return [] if was_there else self._arrived()
+
     def _reported(self, status: tunnel.ApplyStatus, now_s: float) -> list[CloudEffect]:
         offer = self._in_flight
         if offer is None or status.nonce != offer.nonce:
-            return []  # about an offer that this stream no longer waits for
+            return self._reported_late(status)
         self._learn(status.config)
         offer.heard_at_s = now_s
         if status.state not in TERMINAL:
             return [Record(status)]
         self._in_flight = None
-        if status.state in REFUSALS and status.nack.code in TRANSIENT:
+        if _parks(status):
+            self.refused |= {offer.target.revision, status.revision}
+        elif status.state in REFUSALS and offer.target == self.target:
             self._not_before_s = now_s + TRANSIENT_RETRY_S
-        elif status.state in REFUSALS:
-            self.refused |= {offer.revision, status.revision}  # what was sent may be newer than what was meant
         return [Record(status), *self._next_offer(now_s)]
+
+    def _reported_late(self, status: tunnel.ApplyStatus) -> list[CloudEffect]:
+        """About an offer that a newer one preempted, which changes nothing for the newer one; of any other that this
+        stream no longer waits for: ignored."""
+        target = self._preempted.get(status.nonce)
+        if target is None:
+            return []
+        self._learn(status.config)
+        if status.state in TERMINAL:
+            del self._preempted[status.nonce]
+        if _parks(status):
+            self.refused |= {target.revision, status.revision}
+        return [Record(status)]
 
     def _learn(self, config: tunnel.ConfigFacts) -> None:
         self._config = config
-        self._quarantined = frozenset(config.quarantined_manifest_sha256)
+        codes = [*config.quarantined_code, *[tunnel.NACK_CODE_UNSPECIFIED] * len(config.quarantined_manifest_sha256)]
+        self._quarantined = dict(zip(config.quarantined_manifest_sha256, codes, strict=False))
 
     def _next_offer(self, now_s: float) -> list[CloudEffect]:
         target = self.target
-        if self.phase is not Phase.OPEN or self._in_flight or target is None or self._settled(target):
+        if self.phase is not Phase.OPEN or target is None or self._keeps_back(target, now_s) or self._settled(target):
             return []
         if target.manifest_sha256 in self._quarantined:
             return self._park(target)
@@ -221,10 +255,23 @@ class CloudSession:
             return []
         if unknown := target.kinds - frozenset(self.hello.kinds):
             return self._hold_back(target, unknown)
+        self._preempt()
         self._offers += 1
         nonce = self.session_id + self._offers.to_bytes(4)
-        self._in_flight = _InFlight(nonce, target.revision, now_s)
+        self._in_flight = _InFlight(nonce, target, now_s)
         return [Offer(target, nonce)]
+
+    def _keeps_back(self, target: Target, now_s: float) -> bool:
+        """Whether there is an offer in flight that this target has to wait for."""
+        offer = self._in_flight
+        return offer is not None and (offer.target == target or now_s - offer.heard_at_s < self.preempt_s)
+
+    def _preempt(self) -> None:
+        """What is in flight is not waited for any more, but listened to."""
+        if self._in_flight:
+            self._preempted[self._in_flight.nonce] = self._in_flight.target
+        if len(self._preempted) > MOST_PREEMPTED:
+            del self._preempted[next(iter(self._preempted))]
 
     def _settled(self, target: Target) -> bool:
         """Runs and is last known good, or was refused: parked until the content changes.
@@ -244,7 +291,8 @@ class CloudSession:
     def _park(self, target: Target) -> list[CloudEffect]:
         """The node rolled it back while nobody listened: record why it will not be offered."""
         self.refused |= {target.revision}
-        nack = tunnel.Nack(code=tunnel.NACK_CODE_QUARANTINED, failed_to_reach=tunnel.APPLY_STATE_HEALTHY)
+        code = self._quarantined[target.manifest_sha256] or tunnel.NACK_CODE_QUARANTINED
+        nack = tunnel.Nack(code=code, failed_to_reach=tunnel.APPLY_STATE_HEALTHY)
         state = tunnel.APPLY_STATE_ROLLED_BACK
         return [Record(tunnel.ApplyStatus(revision=target.revision, state=state, nack=nack, config=self._config))]
 
@@ -376,6 +424,11 @@ class NodeSession:
     def _close(self, error: FaosError) -> list[NodeEffect]:
         self.phase = Phase.CLOSED
         return [Close(error)]
+
+
+def _parks(status: tunnel.ApplyStatus) -> bool:
+    """A refusal that stands until the content changes."""
+    return status.state in REFUSALS and status.nack.code not in TRANSIENT
 
 
 def _unexpected(kind: str | None, expected: str) -> InvalidError:

@@ -94,6 +94,11 @@ NACK_TEXTS: Mapping[NackCode.ValueType, str] = MappingProxyType(
             "The site's machine cannot run programs in a sandbox, and FAOS runs none without. "
             "Ask the site's operator to install bubblewrap and to allow user namespaces."
         ),
+        NackCode.NACK_CODE_CRASHED: (
+            "The node's process ended twice while it activated or watched this, so it went back to what ran before and "
+            "will not try this content again. Most often a model needs more memory than the machine has. Ask the "
+            "site's operator for the node's log and 'journalctl -k' of that time; apply changed content."
+        ),
         NackCode.NACK_CODE_DEADLINE: (
             "A phase took longer than it may, and the node went back to what ran before. Look at the load of the "
             "site's machine, then apply changed content."

@@ -96,10 +96,12 @@ class FleetService:
         await self._store.write(write, serial=False)
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
+        """Record that the node lives and what it says of itself, as of now."""
         values = {
             "last_seen_at": self._clock.now(),
             "active_runs": heartbeat.active_runs,
             "finished_runs": heartbeat.finished_runs,
+            **(_facts(heartbeat.config) if heartbeat.HasField("config") else {}),
         }
 
         def write(connection: sa.Connection) -> None:
@@ -134,11 +136,12 @@ class FleetService:
 
     async def offer(
         self, identity: NodeIdentity, target: Target, nonce: bytes, known: frozenset[bytes]
-    ) -> tunnel.ConfigOffer:
-        """The standing revision, which may be newer than `target` by now, with the small bodies that the node lacks."""
+    ) -> tunnel.ConfigOffer | None:
+        """The target with the small bodies that the node lacks; None when another revision stands by now, whose kinds
+        nobody has compared with those that the node knows."""
         material = await self._desired.offer_material(identity.tenant)
-        if material is None:
-            raise NotFoundError(BLOB_UNKNOWN, digest=target.manifest_sha256.hex())
+        if material is None or material.manifest_sha256 != target.manifest_sha256:
+            return None
         offer = tunnel.ConfigOffer(
             nonce=nonce, revision=material.revision, metadata=material.metadata, manifest=material.manifest_bytes
         )

@@ -62,12 +62,15 @@ class NodeSession:
 
     def heartbeat(self, sequence: int) -> tunnel.NodeHeartbeat:
         counts = self._counts()
+        facts = self._applier.facts()
+        self._allow_facts(facts)
         return tunnel.NodeHeartbeat(
             sent_at=timestamp(self._clock.now()),
             sequence=sequence,
             ledger_head=self._head(),
             active_runs=counts.active,
             finished_runs=counts.finished,
+            config=facts,
         )
 
     async def offered(self, offer: tunnel.ConfigOffer) -> None:

@@ -109,6 +109,8 @@ class _NackCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NackCode.Val
     NACK_CODE_TOOL_NOT_OFFERED: _NackCode.ValueType  # 63
     NACK_CODE_INGEST_FAILED: _NackCode.ValueType  # 64
     NACK_CODE_SANDBOX_UNAVAILABLE: _NackCode.ValueType  # 65
+    NACK_CODE_CRASHED: _NackCode.ValueType  # 66
+    """The node's process ended, more than once, while this was activated or watched."""
     NACK_CODE_DEADLINE: _NackCode.ValueType  # 80
     NACK_CODE_SUPERSEDED: _NackCode.ValueType  # 81
     NACK_CODE_STORAGE_FAILED: _NackCode.ValueType  # 82
@@ -142,6 +144,8 @@ NACK_CODE_TOOL_SERVER_FAILED: NackCode.ValueType  # 62
 NACK_CODE_TOOL_NOT_OFFERED: NackCode.ValueType  # 63
 NACK_CODE_INGEST_FAILED: NackCode.ValueType  # 64
 NACK_CODE_SANDBOX_UNAVAILABLE: NackCode.ValueType  # 65
+NACK_CODE_CRASHED: NackCode.ValueType  # 66
+"""The node's process ended, more than once, while this was activated or watched."""
 NACK_CODE_DEADLINE: NackCode.ValueType  # 80
 NACK_CODE_SUPERSEDED: NackCode.ValueType  # 81
 NACK_CODE_STORAGE_FAILED: NackCode.ValueType  # 82
@@ -497,6 +501,7 @@ class ConfigFacts(_message.Message):
     HIGH_WATER_REVISION_FIELD_NUMBER: _builtins.int
     QUARANTINED_MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     RUNNING_MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    QUARANTINED_CODE_FIELD_NUMBER: _builtins.int
     attempted_revision: _builtins.int
     """The revision last tried, whatever came of it."""
     running_revision: _builtins.int
@@ -508,6 +513,10 @@ class ConfigFacts(_message.Message):
     """Of the running revision: a control plane restored from a backup may know other content under that number."""
     @_builtins.property
     def quarantined_manifest_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def quarantined_code(self) -> _containers.RepeatedScalarFieldContainer[Global___NackCode.ValueType]:
+        """Why, for each of quarantined_manifest_sha256, in the same order; unspecified: not known any more."""
+
     def __init__(
         self,
         *,
@@ -517,10 +526,11 @@ class ConfigFacts(_message.Message):
         high_water_revision: _builtins.int = ...,
         quarantined_manifest_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
         running_manifest_sha256: _builtins.bytes = ...,
+        quarantined_code: _abc.Iterable[Global___NackCode.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempted_revision", b"attempted_revision", "healthy_revision", b"healthy_revision", "high_water_revision", b"high_water_revision", "quarantined_manifest_sha256", b"quarantined_manifest_sha256", "running_manifest_sha256", b"running_manifest_sha256", "running_revision", b"running_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempted_revision", b"attempted_revision", "healthy_revision", b"healthy_revision", "high_water_revision", b"high_water_revision", "quarantined_code", b"quarantined_code", "quarantined_manifest_sha256", b"quarantined_manifest_sha256", "running_manifest_sha256", b"running_manifest_sha256", "running_revision", b"running_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
