@@ -39,6 +39,8 @@ TABLE = {
     "ResourceService/ListResources": "resources.read",
     "ResourceService/ListRevisions": "revisions.read",
     "ResourceService/GetRevision": "revisions.read",
+    "TrustService/GetTrust": "trust.read",
+    "TrustService/RotateRoot": "trust.rotate",
     "AuditService/ListAuditRecords": "audit.read",
 }
 MUTATIONS = {
@@ -50,6 +52,7 @@ MUTATIONS = {
     "ResourceService/ApplyResources",
     "ResourceService/DeleteResources",
     "ResourceService/RollbackRevision",
+    "TrustService/RotateRoot",
 }
 PREFIX = "/faos.admin.v1."
 WRONG_TOKEN = "faos-admin-" + "A" * 43

@@ -167,15 +167,21 @@ class CreateTenantRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    PUBLISHER_KEY_PEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    publisher_key_pem: _builtins.str
+    """PEM of the public key whose holder signs the tenant's revisions elsewhere. Empty: the control plane makes a key
+    and keeps it.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        publisher_key_pem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "publisher_key_pem", b"publisher_key_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1000,6 +1006,10 @@ class ApplyResourcesRequest(_message.Message):
     APPLY_SET_FIELD_NUMBER: _builtins.int
     PRUNE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
+    SIGNED_TARGETS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     request_id: _builtins.str
     """Same id, same answer: safe to retry. Empty means no such guarantee."""
@@ -1013,8 +1023,20 @@ class ApplyResourcesRequest(_message.Message):
     """Delete the resources of `apply_set` that the request does not name. Needs an apply_set and a resource."""
     reason: _builtins.str
     """Why, for the history; at most 1000 characters."""
+    prepare: _builtins.bool
+    """Answer with what the publisher checks and signs on a machine of its own; store nothing."""
+    signed_targets: _builtins.bytes
+    """TUF targets metadata of the revision that was prepared, signed by the tenant's publisher; the rest of the request
+    as it was prepared. Empty: the control plane signs, where it holds the publisher's key.
+    """
+    expected_revision: _builtins.int
+    """The revision that must stand, or the request is ABORTED; 0: any."""
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Resource]: ...
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceName]:
+        """Resources that must stand as their etags say, or the request is ABORTED; an empty etag: it must not stand."""
+
     def __init__(
         self,
         *,
@@ -1025,10 +1047,14 @@ class ApplyResourcesRequest(_message.Message):
         apply_set: _builtins.str = ...,
         prune: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        prepare: _builtins.bool = ...,
+        signed_targets: _builtins.bytes = ...,
+        expected_revision: _builtins.int = ...,
+        expected: _abc.Iterable[Global___ResourceName] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "prune", b"prune", "reason", b"reason", "request_id", b"request_id", "resources", b"resources", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "expected", b"expected", "expected_revision", b"expected_revision", "prepare", b"prepare", "prune", b"prune", "reason", b"reason", "request_id", b"request_id", "resources", b"resources", "signed_targets", b"signed_targets", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1040,21 +1066,97 @@ class ResourceName(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     kind: _resource_pb2.Kind.ValueType
     name: _builtins.str
+    etag: _builtins.str
+    """As GetResource answered it. In a deletion: it must stand so, or the request is ABORTED; empty: however it stands."""
     def __init__(
         self,
         *,
         kind: _resource_pb2.Kind.ValueType = ...,
         name: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "kind", b"kind", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResourceName: _TypeAlias = ResourceName  # noqa: Y015
+
+@_typing.final
+class PreparedRevision(_message.Message):
+    """A revision before it is signed: what the publisher's machine checks by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BODIES_FIELD_NUMBER: _builtins.int
+    ROOTS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    manifest: _builtins.bytes
+    """The serialised faos.resource.v1.Manifest, as it would be published."""
+    @_builtins.property
+    def base(self) -> Global___SignedManifest:
+        """What stands; unset before the first revision."""
+
+    @_builtins.property
+    def source(self) -> Global___SignedManifest:
+        """Of a rollback: the revision whose content comes back."""
+
+    @_builtins.property
+    def bodies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Bodies by whose digests the manifests name what changes, as far as 8 MiB go: to show what differs."""
+
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The tenant's TUF roots from version 1 on."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        manifest: _builtins.bytes = ...,
+        base: Global___SignedManifest | None = ...,
+        source: Global___SignedManifest | None = ...,
+        bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+        roots: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bodies", b"bodies", "manifest", b"manifest", "revision", b"revision", "roots", b"roots", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedRevision: _TypeAlias = PreparedRevision  # noqa: Y015
+
+@_typing.final
+class SignedManifest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    manifest: _builtins.bytes
+    targets: _builtins.bytes
+    """TUF targets metadata that names it."""
+    def __init__(
+        self,
+        *,
+        manifest: _builtins.bytes = ...,
+        targets: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedManifest: _TypeAlias = SignedManifest  # noqa: Y015
 
 @_typing.final
 class DeleteResourcesRequest(_message.Message):
@@ -1065,11 +1167,18 @@ class DeleteResourcesRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
+    SIGNED_TARGETS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     request_id: _builtins.str
     """As of ApplyResourcesRequest, like the next two."""
     validate_only: _builtins.bool
     reason: _builtins.str
+    prepare: _builtins.bool
+    """As of ApplyResourcesRequest, like the next two."""
+    signed_targets: _builtins.bytes
+    expected_revision: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceName]:
         """At least one, at most 10,000; each must stand."""
@@ -1082,10 +1191,13 @@ class DeleteResourcesRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        prepare: _builtins.bool = ...,
+        signed_targets: _builtins.bytes = ...,
+        expected_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "reason", b"reason", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "names", b"names", "prepare", b"prepare", "reason", b"reason", "request_id", b"request_id", "signed_targets", b"signed_targets", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1098,22 +1210,26 @@ class DeleteResourcesResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     AFFECTED_SITES_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that now stands."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceChange]: ...
     @_builtins.property
     def affected_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def prepared(self) -> Global___PreparedRevision: ...
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___ResourceChange] | None = ...,
         affected_sites: _abc.Iterable[_builtins.str] | None = ...,
+        prepared: Global___PreparedRevision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepared", b"prepared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "prepared", b"prepared", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1128,6 +1244,9 @@ class RollbackRevisionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
+    SIGNED_TARGETS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     number: _builtins.int
     """Whose content shall stand again."""
@@ -1135,6 +1254,10 @@ class RollbackRevisionRequest(_message.Message):
     """As of ApplyResourcesRequest, like the next two."""
     validate_only: _builtins.bool
     reason: _builtins.str
+    prepare: _builtins.bool
+    """As of ApplyResourcesRequest, like the next two."""
+    signed_targets: _builtins.bytes
+    expected_revision: _builtins.int
     def __init__(
         self,
         *,
@@ -1143,10 +1266,13 @@ class RollbackRevisionRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        prepare: _builtins.bool = ...,
+        signed_targets: _builtins.bytes = ...,
+        expected_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "reason", b"reason", "request_id", b"request_id", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "number", b"number", "prepare", b"prepare", "reason", b"reason", "request_id", b"request_id", "signed_targets", b"signed_targets", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1160,6 +1286,7 @@ class RollbackRevisionResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     AFFECTED_SITES_FIELD_NUMBER: _builtins.int
     REFUSED_BEFORE_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that now stands: a new one, or the present one when its content is the same."""
     @_builtins.property
@@ -1170,6 +1297,8 @@ class RollbackRevisionResponse(_message.Message):
     def refused_before(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionNodeStatus]:
         """Nodes that refused this content before, and will again while they quarantine it; at most 100."""
 
+    @_builtins.property
+    def prepared(self) -> Global___PreparedRevision: ...
     def __init__(
         self,
         *,
@@ -1177,10 +1306,11 @@ class RollbackRevisionResponse(_message.Message):
         changes: _abc.Iterable[Global___ResourceChange] | None = ...,
         affected_sites: _abc.Iterable[_builtins.str] | None = ...,
         refused_before: _abc.Iterable[Global___RevisionNodeStatus] | None = ...,
+        prepared: Global___PreparedRevision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepared", b"prepared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "refused_before", b"refused_before", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "prepared", b"prepared", "refused_before", b"refused_before", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1262,6 +1392,7 @@ class ApplyResourcesResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     AFFECTED_SITES_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that now stands; not a new one when nothing changed."""
     @_builtins.property
@@ -1270,16 +1401,21 @@ class ApplyResourcesResponse(_message.Message):
     def affected_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the sites that some changed resource selects."""
 
+    @_builtins.property
+    def prepared(self) -> Global___PreparedRevision:
+        """Of a request to prepare, when it changes something."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___ResourceChange] | None = ...,
         affected_sites: _abc.Iterable[_builtins.str] | None = ...,
+        prepared: Global___PreparedRevision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepared", b"prepared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_sites", b"affected_sites", "changes", b"changes", "prepared", b"prepared", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1372,10 +1508,13 @@ class GetResourceResponse(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     APPLY_SET_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision in which it last changed."""
     apply_set: _builtins.str
     """Empty: of no set."""
+    etag: _builtins.str
+    """Differs when the content differs (AIP-154)."""
     @_builtins.property
     def resource(self) -> _resource_pb2.Resource: ...
     def __init__(
@@ -1384,10 +1523,11 @@ class GetResourceResponse(_message.Message):
         resource: _resource_pb2.Resource | None = ...,
         revision: _builtins.int = ...,
         apply_set: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "resource", b"resource", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_set", b"apply_set", "etag", b"etag", "resource", b"resource", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1706,3 +1846,111 @@ class ListAuditRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAuditRecordsResponse: _TypeAlias = ListAuditRecordsResponse  # noqa: Y015
+
+@_typing.final
+class GetTrustRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrustRequest: _TypeAlias = GetTrustRequest  # noqa: Y015
+
+@_typing.final
+class GetTrustResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOTS_FIELD_NUMBER: _builtins.int
+    HAS_ROOT_KEY_FIELD_NUMBER: _builtins.int
+    HAS_PUBLISHER_KEY_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    has_root_key: _builtins.bool
+    """Whether this control plane has a key by which it signs as the root; as the publisher."""
+    has_publisher_key: _builtins.bool
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """TUF roots from version 1 on."""
+
+    @_builtins.property
+    def renewal(self) -> Global___PreparedRevision:
+        """The standing content as the next revision, for a new publisher to sign; unset before the first revision."""
+
+    def __init__(
+        self,
+        *,
+        roots: _abc.Iterable[_builtins.bytes] | None = ...,
+        has_root_key: _builtins.bool = ...,
+        has_publisher_key: _builtins.bool = ...,
+        renewal: Global___PreparedRevision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["renewal", b"renewal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_publisher_key", b"has_publisher_key", "has_root_key", b"has_root_key", "renewal", b"renewal", "roots", b"roots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrustResponse: _TypeAlias = GetTrustResponse  # noqa: Y015
+
+@_typing.final
+class RotateRootRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    SIGNED_TARGETS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    root: _builtins.bytes
+    """The next version. The control plane adds its signature where it holds the root's key; snapshot and timestamp keep
+    their keys, which are its own.
+    """
+    signed_targets: _builtins.bytes
+    """TUF targets metadata of the renewal, signed by the publisher that the root names. Needed when that changes and a
+    revision stands.
+    """
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        root: _builtins.bytes = ...,
+        signed_targets: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root", b"root", "signed_targets", b"signed_targets", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateRootRequest: _TypeAlias = RotateRootRequest  # noqa: Y015
+
+@_typing.final
+class RotateRootResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    root_version: _builtins.int
+    revision: _builtins.int
+    """That now stands; 0: none."""
+    def __init__(
+        self,
+        *,
+        root_version: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "root_version", b"root_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateRootResponse: _TypeAlias = RotateRootResponse  # noqa: Y015

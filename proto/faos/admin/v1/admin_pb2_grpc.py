@@ -896,6 +896,126 @@ class ResourceService:
             _registered_method=True)
 
 
+class TrustServiceStub:
+    """Who may sign for a tenant: its TUF root and what follows from it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetTrust = channel.unary_unary(
+                '/faos.admin.v1.TrustService/GetTrust',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustResponse.FromString,
+                _registered_method=True)
+        self.RotateRoot = channel.unary_unary(
+                '/faos.admin.v1.TrustService/RotateRoot',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootResponse.FromString,
+                _registered_method=True)
+
+
+class TrustServiceServicer:
+    """Who may sign for a tenant: its TUF root and what follows from it.
+    """
+
+    def GetTrust(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateRoot(self, request, context):
+        """Stores the next root, and with a new publisher the standing content signed by it, in one step: a new publisher's
+        nodes must not be left with what they can no longer verify. Submitting the root that stands changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TrustServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetTrust': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrust,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustResponse.SerializeToString,
+            ),
+            'RotateRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateRoot,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'faos.admin.v1.TrustService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('faos.admin.v1.TrustService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TrustService:
+    """Who may sign for a tenant: its TUF root and what follows from it.
+    """
+
+    @staticmethod
+    def GetTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.TrustService/GetTrust',
+            faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.GetTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.TrustService/RotateRoot',
+            faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.RotateRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AuditServiceStub:
     """Missing associated documentation comment in .proto file."""
 

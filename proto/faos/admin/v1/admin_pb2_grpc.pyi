@@ -269,6 +269,52 @@ class ResourceServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_ResourceServiceServicer_to_server(servicer: ResourceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class TrustServiceStub:
+    """Who may sign for a tenant: its TUF root and what follows from it."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TrustServiceAsyncStub: ...
+    GetTrust: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetTrustRequest, _admin_pb2.GetTrustResponse]
+    RotateRoot: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RotateRootRequest, _admin_pb2.RotateRootResponse]
+    """Stores the next root, and with a new publisher the standing content signed by it, in one step: a new publisher's
+    nodes must not be left with what they can no longer verify. Submitting the root that stands changes nothing.
+    """
+
+@_typing.type_check_only
+class TrustServiceAsyncStub(TrustServiceStub):
+    """Who may sign for a tenant: its TUF root and what follows from it."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetTrust: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetTrustRequest, _admin_pb2.GetTrustResponse]  # type: ignore[assignment]
+    RotateRoot: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateRootRequest, _admin_pb2.RotateRootResponse]  # type: ignore[assignment]
+    """Stores the next root, and with a new publisher the standing content signed by it, in one step: a new publisher's
+    nodes must not be left with what they can no longer verify. Submitting the root that stands changes nothing.
+    """
+
+class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Who may sign for a tenant: its TUF root and what follows from it."""
+
+    @_abc_1.abstractmethod
+    def GetTrust(
+        self,
+        request: _admin_pb2.GetTrustRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetTrustResponse, _abc.Awaitable[_admin_pb2.GetTrustResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RotateRoot(
+        self,
+        request: _admin_pb2.RotateRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RotateRootResponse, _abc.Awaitable[_admin_pb2.RotateRootResponse]]:
+        """Stores the next root, and with a new publisher the standing content signed by it, in one step: a new publisher's
+        nodes must not be left with what they can no longer verify. Submitting the root that stands changes nothing.
+        """
+
+def add_TrustServiceServicer_to_server(servicer: TrustServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
