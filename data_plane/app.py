@@ -14,6 +14,8 @@ from data_plane.api.interfaces import Facts, LinkState
 from data_plane.api.server import SiteServer, owned
 from data_plane.api.service import SiteApi
 from data_plane.ceiling.load import load_ceiling
+from data_plane.ceiling.models import Ceiling, EmbedderFiles
+from data_plane.egress.authorities import Authorities
 from data_plane.egress.service import Egress, open_egress
 from data_plane.errors import EMBEDDER_MISSING
 from data_plane.identity.certificates import NodeCertificates
@@ -34,7 +36,7 @@ from data_plane.storage.service import open_storage
 from data_plane.tools.broker import ToolServers
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import SetupError
+from faos_core.errors import FaosError, SetupError, StopError
 from faos_core.lifecycle import running, until_signal
 from tunnel.backoff import Backoff
 from tunnel.client import BlobFetcher, TunnelClient
@@ -68,18 +70,16 @@ async def serve(settings: NodeSettings) -> None:
 async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIterator[Node]:
     """A whole node in this process; last known good runs, or an alarm says why not, while the context is open."""
     clock = clock or SystemClock()
-    ceiling = load_ceiling(settings.ceiling_path)
-    if ceiling.embedder is None:
-        raise SetupError(EMBEDDER_MISSING, file=settings.ceiling_path)
+    ceiling, embedder_files = allowed(settings)
     identity = IdentityStore(settings.data_dir)
-    membership = identity.load()
+    membership, network = identity.load(), settings.network()
     verifier, blobs = FileVerifier(), BlobFetcher()
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(settings.data_dir))
-        egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock))
+        egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock, network=network))
         tenant, url = membership.identity.tenant, settings.database_url
         storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=tenant, database_url=url))
-        embedder = await OnnxEmbedder.load(ceiling.embedder, verifier)
+        embedder = await OnnxEmbedder.load(embedder_files, verifier)
         stack.push_async_callback(embedder.aclose)
         models = ModelCatalogue(ceiling.models, verifier, endpoints=ceiling.endpoints, open_door=egress.http_door)
         stack.push_async_callback(models.aclose)
@@ -118,8 +118,9 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             blobs=blobs,
             clock=clock,
             backoff=Backoff(cap_s=settings.dial_again_s),
+            route=egress.route,
         )
-        link = LinkFacts(membership, session, applier, certificates)
+        link = LinkFacts(membership, session, applier, certificates, client, egress.authorities)
         api = SiteApi(runs, Facts(link, activation, egress.gate), EndpointModels(ceiling.endpoints, egress.http_door))
         site = SiteServer(settings.data_dir, api, folder_is_owned=True)
         async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
@@ -154,6 +155,8 @@ class LinkFacts:
     session: NodeSession
     applier: Applier
     certificates: NodeCertificates
+    client: TunnelClient
+    authorities: Authorities
 
     def state(self) -> LinkState:
         facts = self.applier.facts()
@@ -162,8 +165,26 @@ class LinkFacts:
             connected=self.session.is_connected,
             attempted_revision=facts.attempted_revision,
             healthy_revision=facts.healthy_revision,
-            alarms=(*self.applier.alarms(), *self.certificates.alarms()),
+            alarms=(
+                *self.applier.alarms(),
+                *self.certificates.alarms(),
+                *self.authorities.alarms(),
+                *(each.code.code for each in [self.problem()] if isinstance(each, StopError)),
+            ),
+            problem=self.problem(),
         )
+
+    def problem(self) -> FaosError | None:
+        """Why there is no session, as far as that is known; a StopError does not go away by itself."""
+        return None if self.session.is_connected else self.client.failure
+
+
+def allowed(settings: NodeSettings) -> tuple[Ceiling, EmbedderFiles]:
+    """The site's ceiling. Raises SetupError, for one without an embedder too."""
+    ceiling = load_ceiling(settings.ceiling_path)
+    if ceiling.embedder is None:
+        raise SetupError(EMBEDDER_MISSING, file=settings.ceiling_path)
+    return ceiling, ceiling.embedder
 
 
 def apply_settings(settings: NodeSettings) -> ApplySettings:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_plane.network import Network, kept
 from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import load_toml
 
@@ -31,6 +32,9 @@ class NodeSettings:
     data_dir: Path  # identity, configuration, ledger and sealed store; mode 0700, on a local file system
     site_file: Path | None = None  # the site's ceiling; None: site.toml in data_dir
     database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None: node.db in data_dir
+    proxy: str | None = field(default=None, repr=False)  # URL; "" for none; None: what `faos join --proxy` was told
+    proxy_credentials_file: Path | None = None  # user:password; belongs to `proxy`
+    ca_dir: Path | None = None  # PEM files; None: what `faos join --ca-dir` was told
     log_format: LogFormat = LogFormat.JSON
     log_level: LogLevel = LogLevel.INFO
     dial_again_s: float = 120.0  # at most so long, drawn at random, between two attempts to reach the control plane
@@ -43,6 +47,14 @@ class NodeSettings:
     @property
     def ceiling_path(self) -> Path:
         return self.site_file or self.data_dir / "site.toml"
+
+    def network(self) -> Network:
+        """What these settings say, and where they say nothing, what `faos join` kept. Blocking. Raises SetupError."""
+        before = kept(self.data_dir)
+        ca_dir = self.ca_dir or before.ca_dir
+        if self.proxy is None:
+            return Network(before.proxy, self.proxy_credentials_file or before.proxy_credentials_file, ca_dir)
+        return Network(self.proxy, self.proxy_credentials_file, ca_dir)
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> NodeSettings:

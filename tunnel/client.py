@@ -23,6 +23,7 @@ from tunnel.backoff import Backoff
 from tunnel.egress import Sealer
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED
+from tunnel.route import Direct, Route
 from tunnel.tls import CLIENT_OPTIONS, Credentials
 
 log = logging.getLogger(__name__)
@@ -83,10 +84,10 @@ class Certificates(Protocol):
         """As `renew`, with a counter."""
 
 
-def open_channel(address: str, credentials: Credentials) -> grpc.aio.Channel:
-    """One connection of its own. The caller closes it."""
+def open_channel(target: str, credentials: Credentials) -> grpc.aio.Channel:
+    """One connection of its own. The caller closes it. target: host:port, or what a route made of it."""
     return grpc.aio.secure_channel(
-        address, credentials.for_client(), options=CLIENT_OPTIONS, compression=grpc.Compression.NoCompression
+        target, credentials.for_client(), options=CLIENT_OPTIONS, compression=grpc.Compression.NoCompression
     )
 
 
@@ -121,9 +122,12 @@ class TunnelClient:
         blobs: BlobFetcher | None = None,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
+        route: Route | None = None,
     ) -> None:
         self.ready = asyncio.Event()
+        self.failure: FaosError | None = None  # why the latest session did not come up, or broke
         self._addresses = addresses
+        self._route = route or Direct()
         self._certificates = certificates
         self._order = asyncio.Lock()  # leaves stand in the ledger in the order in which they are sent
         self._sealer = sealer
@@ -151,10 +155,12 @@ class TunnelClient:
                 async with asyncio.TaskGroup() as group:
                     await self._keep_open(address, group)
         except _SessionEndedError as ended:
+            self.failure = ended.error
             log.warning("session.ended", extra={names.ADDRESS: address, names.CODE: ended.error.code.code})
             return ended.retry_after_s
         except FaosError as error:
-            log.warning("session.failed", extra={names.ADDRESS: address, names.CODE: error.code.code})
+            self.failure = await self._route.explain(address, error, self._certificates.for_dialling().ca_pem)
+            log.warning("session.failed", extra={names.ADDRESS: address, **told(self.failure)})
         finally:
             self._blobs.link = None
             self._node.connected(False)
@@ -162,7 +168,7 @@ class TunnelClient:
 
     async def _keep_open(self, address: str, group: asyncio.TaskGroup) -> None:
         """One session after the other without a gap, each with the certificate after. Raises as `_Link.run`."""
-        link = self._link(address)
+        link = await self._link(address)
         task = group.create_task(self._outcome(link), name="session")
         self._blobs.link = link
         while True:
@@ -172,7 +178,7 @@ class TunnelClient:
             if not link.welcomed.is_set() or not await self._renewed(link):
                 await self._clock.sleep(TICK_S)
                 continue
-            after = self._link(address)
+            after = await self._link(address)
             await link.mute()
             successor = group.create_task(self._outcome(after), name="session")
             await _first(successor, after.welcomed.wait())
@@ -183,9 +189,12 @@ class TunnelClient:
             group.create_task(link.hand_over(task), name="session.hand_over")
             link, task = after, successor
 
-    def _link(self, address: str) -> "_Link":
+    async def _link(self, address: str) -> "_Link":
         credentials = self._certificates.for_dialling()
-        return _Link(address, credentials, self._certificates, self._sealer, self._node, self._clock, self._order)
+        target = await self._route.target(address)
+        return _Link(
+            address, target, credentials, self._certificates, self._sealer, self._node, self._clock, self._order
+        )
 
     async def _outcome(self, link: "_Link") -> Exception:
         """How a session ended."""
@@ -219,11 +228,17 @@ class TunnelClient:
 
         async def ask(counter: int, csr_der: bytes) -> tunnel.RenewResponse:
             request = tunnel.RecoverRequest(counter=counter, csr_der=csr_der)
-            async with open_channel(address, credentials) as channel, self._order:
+            async with open_channel(await self._route.target(address), credentials) as channel, self._order:
                 raw = await self._sealer.seal(request, door=DOOR, destination=address, method=RECOVER)
                 return await _renewal(channel, RECOVER, raw, address)
 
         await self._certificates.recover(ask)
+
+
+def told(error: FaosError) -> dict[str, object]:
+    """What a log says of an error: its code, and who it was that stood in between."""
+    issuer = error.fields.get("issuer")
+    return {names.CODE: error.code.code} | ({names.ISSUER: issuer} if issuer else {})
 
 
 async def _first(task: "asyncio.Task[Any]", other: Coroutine[Any, Any, Any]) -> None:
@@ -253,6 +268,7 @@ class _Link:
     def __init__(
         self,
         address: str,
+        target: str,
         credentials: Credentials,
         certificates: Certificates,
         sealer: Sealer,
@@ -262,7 +278,7 @@ class _Link:
     ) -> None:
         self.credentials = credentials
         self.welcomed = asyncio.Event()
-        self._channel = open_channel(address, credentials)
+        self._channel = open_channel(target, credentials)
         self._certificates = certificates
         self._address = address
         self._call: Call | None = None

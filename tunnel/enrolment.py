@@ -14,6 +14,7 @@ from tunnel.client import DIAL_TIMEOUT_S, DOOR, ENROLL, open_channel, parsed, re
 from tunnel.egress import Sealer
 from tunnel.errors import CERTIFICATE_REFUSED, CONTROL_PLANE_UNREACHABLE
 from tunnel.identity import enrolment_key, fingerprint_words, key_pem, public_der, to_pem
+from tunnel.route import Direct, Route
 from tunnel.tls import Credentials, uris_of
 
 
@@ -37,11 +38,14 @@ async def enroll(
     *,
     sealer: Sealer,
     recovery_csr_der: bytes = b"",
+    route: Route | None = None,
 ) -> Enrolled:
     """Try each address of the join string once.
 
-    Raises: IntegrityError (the answer does not hold), DeniedError / ConflictError (the token), UnavailableError.
+    Raises: IntegrityError (the answer does not hold), DeniedError / ConflictError (the token), UnavailableError, and
+    what the route makes of that.
     """
+    route = route or Direct()
     bootstrap = Credentials(
         to_pem([join.enrolment_certificate_der]), key_pem(enrolment_key(join.secret)), to_pem([join.ca_certificate_der])
     )
@@ -50,9 +54,9 @@ async def enroll(
     )
     for address in join.addresses:
         try:
-            response = await _call(address, bootstrap, join, csr_der, recovery_csr_der, sealer)
+            response = await _call(address, bootstrap, join, csr_der, recovery_csr_der, sealer, route)
         except UnavailableError as error:
-            failure = error
+            failure = await route.explain(address, error, bootstrap.ca_pem)
             continue
         return accept(response, join, key, address)
     raise failure
@@ -65,12 +69,13 @@ async def _call(
     csr_der: bytes,
     recovery_csr_der: bytes,
     sealer: Sealer,
+    route: Route,
 ) -> tunnel.EnrollResponse:
     request = tunnel.EnrollRequest(
         token_id=join.token_id, secret=join.secret, csr_der=csr_der, recovery_csr_der=recovery_csr_der
     )
     raw = await sealer.seal(request, door=DOOR, destination=address, method=ENROLL)
-    async with open_channel(address, credentials) as channel:
+    async with open_channel(await route.target(address), credentials) as channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROLL)
         try:
             answer = await method(raw, timeout=DIAL_TIMEOUT_S)

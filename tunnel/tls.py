@@ -24,6 +24,7 @@ KEEPALIVE_OPTIONS: Sequence[tuple[str, Any]] = (
 CLIENT_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is not the node's: see data_plane.egress.relay
     ("grpc.enable_retries", 0),  # the ledger holds every message once; a transparent retry would send it twice
     *KEEPALIVE_OPTIONS,
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection with the current certificate

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.link.interfaces import Configuration
+from faos_core.errors import FaosError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class LinkState:
     attempted_revision: int = 0
     healthy_revision: int = 0
     alarms: tuple[str, ...] = ()  # codes of what needs somebody's attention
+    problem: FaosError | None = None  # why it is not connected, as far as that is known
 
 
 class Link(Protocol):

@@ -12,6 +12,7 @@ from data_plane.models.catalogue import no_door
 from data_plane.models.endpoint_models import EndpointModels
 from faos.site.v1 import site_pb2 as site
 from faos.site.v1.site_pb2_grpc import SiteServiceServicer
+from faos_core.errors import FaosError
 from faos_core.ids import RunId
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -64,6 +65,7 @@ class SiteApi(SiteServiceServicer):
             agents=sorted(configuration.agents),
             ledger_size=self._facts.ledger.head().size,
             alarms=link.alarms,
+            link_problem=problem_of(link.problem) if link.problem else None,
         )
 
     async def ListModels(self, request: site.ListModelsRequest, context: Context) -> site.ListModelsResponse:  # noqa: N802
@@ -82,3 +84,7 @@ class SiteApi(SiteServiceServicer):
         async with aclosing(self._models.pull(request.endpoint, request.tag)) as progress:
             async for each in progress:
                 yield site.PullModelResponse(done_bytes=each.done_bytes, total_bytes=each.total_bytes)
+
+
+def problem_of(error: FaosError) -> site.LinkProblem:
+    return site.LinkProblem(code=error.code.code, what=error.what, why=error.why, next_step=error.next_step)

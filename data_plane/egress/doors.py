@@ -16,6 +16,7 @@ class DoorKind(StrEnum):
 
     GRPC = "grpc"  # one message body
     HTTP = "http"  # one request
+    NOTHING = "nothing"  # nothing is said through it, so nothing is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,30 @@ REMOTE_MODEL = Door(
         "data_plane.egress.http_door",
         "data_plane.egress.httpx_transport",
         "data_plane.egress.pinned_resolver",
+        "data_plane.egress.proxied_connector",
         "data_plane.models.ollama",
     ),
     default_ceiling=DoorCeiling.CUSTOMER,  # each endpoint says how much of it may pass
     highest_ceiling=DoorCeiling.CUSTOMER,
 )
 
-DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL)}
+PROXY = Door(
+    name="proxy",
+    kind=DoorKind.HTTP,  # a CONNECT each; what goes through the connection then is another door's
+    opened_by=("data_plane.egress.proxy", "data_plane.egress.relay"),
+    default_ceiling=DoorCeiling.IDENTIFIER,  # host and port of the destination
+    highest_ceiling=DoorCeiling.IDENTIFIER,
+)
+
+TLS_PROBE = Door(
+    name="tls-probe",
+    kind=DoorKind.NOTHING,  # a handshake with who should be the control plane, to see who is
+    opened_by=("data_plane.egress.tls_probe",),
+    default_ceiling=DoorCeiling.OPERATIONAL,
+    highest_ceiling=DoorCeiling.OPERATIONAL,
+)
+
+DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL, PROXY, TLS_PROBE)}
 
 
 def ceiling_of(name: str, site: Mapping[str, DoorCeiling]) -> DoorCeiling:

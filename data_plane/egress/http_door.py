@@ -14,18 +14,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from yarl import URL
 
 from data_plane.ceiling.models import DoorCeiling, Endpoint
+from data_plane.egress.authorities import Authorities
 from data_plane.egress.doors import ORDER, ceiling_of
 from data_plane.egress.errors import ABOVE_CEILING, ENDPOINT_ELSEWHERE, ENDPOINT_REDIRECTS, ENDPOINT_UNREACHABLE
 from data_plane.egress.ledger import Entry, Ledger
 from data_plane.egress.pinned_resolver import PinnedResolver
+from data_plane.egress.proxied_connector import ProxiedConnector
+from data_plane.egress.relay import Relay
+from faos_core.address import Address
 from faos_core.clock import Clock
-from faos_core.errors import DeniedError, UnavailableError
+from faos_core.errors import DeniedError, FaosError, UnavailableError
 
 CONNECTIONS = 128  # requests under way at once; more wait, for as long as their callers do
 CONNECT_TIMEOUT_S = 10.0
@@ -74,8 +78,11 @@ class HttpDoor:
         doors: Mapping[str, DoorCeiling],
         ledger: Ledger,
         clock: Clock,
+        authorities: Authorities | None = None,
+        relay: Relay | None = None,
     ) -> None:
-        """doors: of the ceiling. What may pass is the lower of what it and the endpoint allow. No I/O.
+        """doors: of the ceiling. What may pass is the lower of what it and the endpoint allow. relay: to the proxy,
+        for an endpoint that is reached through it; open for as long as this door. No I/O.
 
         Raises DeniedError for a door that is not registered."""
         self.endpoint = endpoint
@@ -84,25 +91,30 @@ class HttpDoor:
         self._ledger = ledger
         self._clock = clock
         self._url = URL(endpoint.url)
+        self._address = Address(self._url.host or "", self._url.port or 0)
+        self._authorities = authorities or Authorities()
+        self._relay = relay if endpoint.through_proxy else None
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._sessions: Mapping[bool, aiohttp.ClientSession] = {}  # by whether they keep connections
 
     async def __aenter__(self) -> Self:
-        context = await asyncio.to_thread(tls_context, self.endpoint.ca_file) if self._url.scheme == "https" else None
-        self._sessions = {keeps: self._opened(context, keeps=keeps) for keeps in (True, False)}
+        """Raises SetupError (no way to the proxy)."""
+        tls = self._url.scheme == "https"
+        context = await asyncio.to_thread(self._authorities.context, self.endpoint.ca_file) if tls else None
+        via = await self._relay.listen(self._address) if self._relay else None
+        self._sessions = {keeps: self._opened(context, via, keeps=keeps) for keeps in (True, False)}
         return self
 
-    def _opened(self, context: ssl.SSLContext | None, *, keeps: bool) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            force_close=not keeps,
-            keepalive_timeout=KEPT_S if keeps else None,
-            use_dns_cache=False,
-            resolver=PinnedResolver(self._url.host or ""),
-            ssl=context if context else True,
-        )
+    def _connector(self, context: ssl.SSLContext | None, via: Path | None, *, keeps: bool) -> aiohttp.BaseConnector:
+        keeping: dict[str, Any] = {"force_close": not keeps, "keepalive_timeout": KEPT_S if keeps else None, "limit": 0}
+        if via:
+            return ProxiedConnector(str(via), tls=context, host=self._address.host, **keeping)
+        resolver = PinnedResolver(self._address.host)
+        return aiohttp.TCPConnector(use_dns_cache=False, resolver=resolver, ssl=context if context else True, **keeping)
+
+    def _opened(self, context: ssl.SSLContext | None, via: Path | None, *, keeps: bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector(context, via, keeps=keeps),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
@@ -127,7 +139,7 @@ class HttpDoor:
 
         Raises: DeniedError (class above the ceiling, or a URL outside the endpoint's): nothing was recorded or sent.
             StopError (the ledger cannot be written): nothing was sent. UnavailableError (no connection, it broke,
-            or the endpoint redirects); the error names the endpoint, never its answer.
+            or the endpoint redirects); the error names the endpoint, never its answer. SetupError (the proxy).
         Leaving the context before the answer's end closes the connection: the endpoint learns that nobody listens.
         """
         url = self._admitted(request)
@@ -156,7 +168,7 @@ class HttpDoor:
                 found = tuple(answer.headers.items())
                 yield HttpAnswer(answer.status, found, answer.content.iter_chunked(CHUNK_BYTES))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._unreachable(type(error).__name__) from error
+            raise self._failed(error) from error
         except RuntimeError as error:  # the library's word for reading on after the door was closed
             if not self._sessions:
                 raise self._unreachable("the door is closed") from error
@@ -176,7 +188,7 @@ class HttpDoor:
         entry = Entry(
             at=self._clock.now(),
             door=self._door,
-            destination=f"{url.host}:{url.port}",
+            destination=str(self._address),
             method=f"{request.method} {url.raw_path}",
             message=MESSAGE,
             fields_by_class={CLASSES[request.data_class]: 1},
@@ -184,6 +196,11 @@ class HttpDoor:
             keep_body=request.data_class is not DoorCeiling.CUSTOMER,
         )
         await self._ledger.append(entry)
+
+    def _failed(self, error: Exception) -> FaosError:
+        """What the proxy said, where there is one and it said anything."""
+        said = self._relay.failure(self._address) if self._relay else None
+        return said or self._unreachable(reason_of(error))
 
     def _unreachable(self, reason: str) -> UnavailableError:
         return UnavailableError(ENDPOINT_UNREACHABLE, endpoint=self.endpoint.name, reason=reason)
@@ -215,8 +232,7 @@ def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> by
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Blocking. The site's own authorities instead of the system's where it names them."""
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+def reason_of(error: Exception) -> str:
+    """Why a certificate does not hold, or the kind of the error: never words of the endpoint."""
+    cause = getattr(error, "certificate_error", error)
+    return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else type(error).__name__

@@ -20,7 +20,7 @@ from data_plane.identity.join import join
 from data_plane.identity.store import IdentityStore
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
-from faos_core.errors import ConflictError, DeniedError, InvalidError, UnavailableError
+from faos_core.errors import ConflictError, DeniedError, IntegrityError, InvalidError, UnavailableError
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.samples import MODEL
 from tunnel.client import GET_BLOB, SESSION, open_channel
@@ -160,9 +160,10 @@ async def test_another_control_plane_is_not_believed(plane: RunningControlPlane,
         string = decode_join_string(await plane.join_string())
         string.addresses[:] = [impostor.tunnel_address]
 
-        with pytest.raises(UnavailableError):
+        with pytest.raises(IntegrityError) as caught:
             await join(tmp_path / "node", encode_join_string(string), Ceiling())
 
+    assert caught.value.code.code == "tls.other_control_plane"
     assert not IdentityStore(tmp_path / "node").is_joined()
 
 

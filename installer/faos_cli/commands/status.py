@@ -81,7 +81,15 @@ async def node_facts(context: "Context") -> dict[str, Any]:
         "agents": list(said.agents),
         "ledger": f"{said.ledger_size} messages",
         "alarms": list(said.alarms),
-    }
+    } | link_problem(said)
+
+
+def link_problem(said: Any) -> dict[str, Any]:
+    """Why the tunnel is not up, where the node knows."""
+    if not said.HasField("link_problem"):
+        return {}
+    problem = said.link_problem
+    return {"what": problem.what, "why": problem.why, "next": problem.next_step}
 
 
 def is_well(control_plane: dict[str, Any], node: dict[str, Any]) -> bool:

@@ -577,6 +577,7 @@ class GetStatusResponse(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     LEDGER_SIZE_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    LINK_PROBLEM_FIELD_NUMBER: _builtins.int
     spiffe_id: _builtins.str
     connected: _builtins.bool
     attempted_revision: _builtins.int
@@ -589,6 +590,10 @@ class GetStatusResponse(_message.Message):
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Codes of what needs somebody's attention, e.g. "config.rejected"."""
 
+    @_builtins.property
+    def link_problem(self) -> Global___LinkProblem:
+        """Why there is no session, as far as that is known; unset while there is one."""
+
     def __init__(
         self,
         *,
@@ -600,14 +605,45 @@ class GetStatusResponse(_message.Message):
         agents: _abc.Iterable[_builtins.str] | None = ...,
         ledger_size: _builtins.int = ...,
         alarms: _abc.Iterable[_builtins.str] | None = ...,
+        link_problem: Global___LinkProblem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["link_problem", b"link_problem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "alarms", b"alarms", "attempted_revision", b"attempted_revision", "connected", b"connected", "healthy_revision", b"healthy_revision", "ledger_size", b"ledger_size", "running_revision", b"running_revision", "spiffe_id", b"spiffe_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "alarms", b"alarms", "attempted_revision", b"attempted_revision", "connected", b"connected", "healthy_revision", b"healthy_revision", "ledger_size", b"ledger_size", "link_problem", b"link_problem", "running_revision", b"running_revision", "spiffe_id", b"spiffe_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class LinkProblem(_message.Message):
+    """One entry of the error registry, with its texts filled in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    what: _builtins.str
+    why: _builtins.str
+    next_step: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        what: _builtins.str = ...,
+        why: _builtins.str = ...,
+        next_step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "next_step", b"next_step", "what", b"what", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkProblem: _TypeAlias = LinkProblem  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
