@@ -8,6 +8,7 @@
     │   ├── InvalidError        malformed or inconsistent
     │   ├── NotFoundError       no such thing
     │   ├── ConflictError       clashes with what is there
+    │   ├── StaleError          what the caller saw stands no more
     │   ├── UnauthenticatedError  who are you
     │   ├── DeniedError         known, and not allowed
     │   └── LimitError          over a quota or a size
@@ -112,6 +113,12 @@ class ConflictError(RequestError):
     """Clashes with what is there."""
 
     grpc_status = grpc.StatusCode.ALREADY_EXISTS
+
+
+class StaleError(RequestError):
+    """What the caller saw stands no more: look again, then decide again (AIP-154)."""
+
+    grpc_status = grpc.StatusCode.ABORTED
 
 
 class UnauthenticatedError(RequestError):

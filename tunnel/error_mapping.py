@@ -39,6 +39,7 @@ LEAVES: dict[grpc.StatusCode, type[FaosError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidError,
     grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: errors.ConflictError,
+    grpc.StatusCode.ABORTED: errors.StaleError,
     grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
     grpc.StatusCode.PERMISSION_DENIED: errors.DeniedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitError,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from control_plane.config.field_changes import FieldChange
 from faos.resource.v1.resource_pb2 import Kind, Resource
+from faos_core.field_changes import FieldChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from control_plane.config.errors import (
     LeftDanglingError,
     ResourcesInvalidError,
 )
-from control_plane.config.field_changes import MAX_ANSWER_CHARACTERS, field_changes
 from control_plane.config.models import Applied, Change
 from control_plane.config.revisions import (
     Body,
@@ -28,6 +27,7 @@ from control_plane.tenants.service import require_tenant
 from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1.resource_pb2 import Kind
 from faos_core.errors import NotFoundError
+from faos_core.field_changes import MAX_ANSWER_CHARACTERS, field_changes
 from faos_core.kinds import kind_name
 from faos_core.resource_validation import Violation, validate
 

@@ -1359,7 +1359,7 @@ class FieldChange(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     field_path: _builtins.str
-    """As in YAML, e.g. "spec.tools[0]"."""
+    """As in YAML, with an element's name for its place where it has one, e.g. "spec.rules[beds].effect"."""
     before: _builtins.str
     """As a person reads it; unset: the field was, or will be, absent."""
     after: _builtins.str

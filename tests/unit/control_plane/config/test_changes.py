@@ -16,7 +16,6 @@ from control_plane.config.errors import (
     LeftDanglingError,
     ResourcesInvalidError,
 )
-from control_plane.config.field_changes import MAX_FIELDS, MAX_VALUE_CHARACTERS, field_changes
 from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1 import resource_pb2 as pb
 from faos_core.errors import ConflictError, InvalidError, NotFoundError
@@ -295,53 +294,3 @@ def perform(service, what, of_set, argument):
 async def owners(service):
     listed, _ = await service.list_resources("acme", pb.KIND_UNSPECIFIED, page_size=1000, page_token="")
     return {each.resource.metadata.name: each.apply_set for each in listed}
-
-
-# --- what differs, field by field ---
-
-
-def shown(before, after):
-    return [(it.field_path, it.before, it.after) for it in field_changes(before, after).fields]
-
-
-def test_fields_are_named_as_in_yaml():
-    """Whoever reads a path finds the line."""
-    before = pb.Resource(
-        metadata=pb.Metadata(name="x", labels={"team": "a"}),
-        agent=pb.Agent(model="m", tools=["t", "u"], tool_choice=pb.TOOL_CHOICE_ROUTED),
-    )
-    after = pb.Resource(
-        metadata=pb.Metadata(name="x", labels={"team": "b"}, sites=pb.Selector(match_labels={"site": "n"})),
-        agent=pb.Agent(model="m", tools=["t"], limits=pb.RunLimits(max_turns=3)),
-    )
-
-    assert shown(before, after) == [
-        ("metadata.labels[team]", "a", "b"),
-        ("spec.tools[1]", "u", None),
-        ("spec.toolChoice", "ROUTED", None),
-        ("metadata.sites.matchLabels[site]", None, "n"),
-        ("spec.limits.maxTurns", None, "3"),
-    ]
-
-
-def test_numbers_and_schemas_read_as_people_write_them():
-    """0.2 is not 0.20000000298."""
-    model = pb.Resource(model=pb.Model(sampling=pb.Sampling(temperature=0.2)))
-    policy = pb.Resource(policy=pb.Policy(rules=[pb.PolicyRule(name="r")]))
-    policy.policy.rules[0].arguments.update({"type": "object"})
-
-    assert shown(None, model)[-1] == ("spec.sampling.temperature", None, "0.2")
-    assert shown(None, policy)[-1] == ("spec.rules[0].arguments", None, '{\n  "type": "object"\n}')
-
-
-def test_differences_are_bounded():
-    """An answer about ten thousand resources must fit."""
-    many = pb.Resource(tool_server=pb.ToolServer(allowed_tools=[f"t{number}" for number in range(MAX_FIELDS + 1)]))
-    long = pb.Resource(agent=pb.Agent(instructions="x" * (MAX_VALUE_CHARACTERS + 1)))
-
-    assert (len(field_changes(None, many).fields), field_changes(None, many).is_truncated) == (MAX_FIELDS, True)
-    assert field_changes(None, long).is_truncated
-    assert len(field_changes(None, long).fields[-1].after) == MAX_VALUE_CHARACTERS + 1
-    assert field_changes(None, many, limit=20).is_truncated
-    assert field_changes(None, many, limit=20).size_characters <= 20
-    assert not field_changes(many, many).is_truncated

@@ -1,4 +1,8 @@
-"""What differs between two versions of a resource, field by field, for a person. Pure, and bounded."""
+"""What differs between two versions of a resource, field by field, for a person. Pure, and bounded.
+
+Elements of a list are told apart by their name where each has one of its own (a word is its own name), so that one put
+in at the front is one difference; otherwise by their place. Where only the order differs, the order is shown.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,13 +22,15 @@ MAX_RESOURCE_CHARACTERS = 128 * 1024
 MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
 NAME_PATH = "metadata.name"  # the same in both
 NOTHING = "{}"  # a message that is there and empty
+NAME = "name"  # field by which elements of a list are told apart
+ORDER = "[*]"  # behind a list's path: the names of its elements, in order
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
     """One field that differs. None: it is absent on that side."""
 
-    field_path: str  # as in YAML: "spec.tools[0]"
+    field_path: str  # as in YAML, with names for places: "spec.rules[beds].effect"
     before: str | None
     after: str | None
 
@@ -50,7 +56,7 @@ def field_changes(
 ) -> FieldChanges:
     """What differs; None: there is no such resource. limit: characters in all, at most MAX_RESOURCE_CHARACTERS."""
     old, new = (dict(_fields_of(each)) if each else {} for each in (before, after))
-    paths = [path for path in {**old, **new} if old.get(path) != new.get(path)]
+    paths = [path for path in {**old, **new} if _differs(path, old.get(path), new.get(path))]
     kept: list[FieldChange] = []
     room, is_cut = min(limit, MAX_RESOURCE_CHARACTERS), False
     for path in paths[:MAX_FIELDS]:
@@ -61,6 +67,13 @@ def field_changes(
         is_cut |= (change.before, change.after) != (old.get(path), new.get(path))
         kept.append(change)
     return FieldChanges(tuple(kept), is_truncated=is_cut or len(paths) > MAX_FIELDS)
+
+
+def _differs(path: str, before: str | None, after: str | None) -> bool:
+    """An order differs only where the elements are the same."""
+    if path.endswith(ORDER) and (before is None or after is None or sorted(before) != sorted(after)):
+        return False
+    return before != after
 
 
 def _cut(value: str | None) -> str | None:
@@ -89,10 +102,24 @@ def _field(path: str, field: FieldDescriptor, value: Any) -> Iterator[tuple[str,
         for key in sorted(value):
             yield f"{path}[{key}]", str(value[key])
     elif field.is_repeated:
+        keys = _names_of(field, value)
         for index, item in enumerate(value):
-            yield from _one(f"{path}[{index}]", field, item)
+            yield from _one(f"{path}[{keys[index] if keys else index}]", field, item)
+        if len(keys) > 1:
+            yield f"{path}{ORDER}", "\n".join(keys)
     else:
         yield from _one(path, field, value)
+
+
+def _names_of(field: FieldDescriptor, items: Sequence[Any]) -> list[str]:
+    """A name of its own for each element; none at all where one lacks it."""
+    if field.message_type is None:
+        names = [str(item) for item in items]
+    elif NAME in field.message_type.fields_by_name:
+        names = [str(item.name) for item in items]
+    else:
+        return []
+    return names if all(names) and len(set(names)) == len(names) else []
 
 
 def _one(path: str, field: FieldDescriptor, value: Any) -> Iterator[tuple[str, str]]:
