@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -30,10 +31,27 @@ def has_embedder() -> bool:
     return any(ASSETS.glob("**/*.onnx"))
 
 
+@cache
+def libfaketime() -> Path | None:
+    """The library that gives a program a clock of its own; of the Debian package `faketime`."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+def has_ipv6() -> bool:
+    """Whether something can listen on the IPv6 loopback."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
 CHECKS = {
     "installed": lambda: (ROOT / ".venv" / "embedded.stamp").exists(),  # the environment that make makes
     "bwrap": lambda: runs("bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"),
     "namespaces": lambda: runs("unshare", "--user", "--map-root-user", "--net", "--mount", "ip", "link", "show"),
+    "faketime": lambda: libfaketime() is not None,
+    "ipv6": has_ipv6,
     "grpcurl": lambda: runs("grpcurl", "-version"),
     "mcp-server-time": lambda: bool(
         shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))

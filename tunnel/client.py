@@ -160,7 +160,8 @@ class TunnelClient:
             return ended.retry_after_s
         except FaosError as error:
             self.failure = await self._route.explain(address, error, self._certificates.for_dialling().ca_pem)
-            log.warning("session.failed", extra={names.ADDRESS: address, **told(self.failure)})
+            code, issuer = self.failure.code.code, self.failure.fields.get("issuer", "")
+            log.warning("session.failed", extra={names.ADDRESS: address, names.CODE: code, names.ISSUER: issuer})
         finally:
             self._blobs.link = None
             self._node.connected(False)
@@ -233,12 +234,6 @@ class TunnelClient:
                 return await _renewal(channel, RECOVER, raw, address)
 
         await self._certificates.recover(ask)
-
-
-def told(error: FaosError) -> dict[str, object]:
-    """What a log says of an error: its code, and who it was that stood in between."""
-    issuer = error.fields.get("issuer")
-    return {names.CODE: error.code.code} | ({names.ISSUER: issuer} if issuer else {})
 
 
 async def _first(task: "asyncio.Task[Any]", other: Coroutine[Any, Any, Any]) -> None:

@@ -20,6 +20,7 @@ LONG: dict[str, str] = {
 OWNED_TASKS: dict[str, str] = {
     "data_plane.agents.service:_spawn": "the group is entered and left by the service's own run()",
     "data_plane.agents.service:_owned": "the group is entered and left by the service's own run()",
+    "data_plane.egress.relay:accepted": "the group is entered and left with the relay itself",
     "data_plane.link.applier:_begin": "the group is entered and left by the applier's own run()",
     "tunnel.client:unmute": "the group is entered and left by the link's own run()",
     "tunnel.client:_keep_open": "the group is entered and left by its caller, _one_session()",
