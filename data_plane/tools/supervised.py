@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from data_plane.tools import errors
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult
-from data_plane.tools.mcp_stdio import ConnectionLostError, Fault, McpConnection
+from data_plane.tools.mcp_connection import ConnectionLostError, Fault, McpConnection
+from data_plane.tools.mcp_stdio import StdioCarrier
 from data_plane.tools.sandbox import Launch
 from faos.resource.v1.resource_pb2 import ToolServer
 from faos_core import names
@@ -151,8 +152,9 @@ class SupervisedServer:
 
     async def _one_life(self) -> Fault:
         settings = self.settings
+        carrier = StdioCarrier(settings.name, settings.launch, result_bytes=settings.result_bytes)
         self._life = McpConnection(
-            settings.name, settings.launch, result_bytes=settings.result_bytes, on_over=self._up.clear
+            settings.name, carrier, result_bytes=settings.result_bytes, on_over=self._up.clear
         )
         try:
             return await self._life.live(self._on_ready, start_timeout_s=settings.start_timeout_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.tools.mcp_stdio import bounded, definition_of
+from data_plane.tools.mcp_connection import bounded, definition_of
 
 SCHEMA = {"type": "object", "properties": {"ward": {"type": "string"}}}
 

@@ -1,0 +1,217 @@
+"""One life of an MCP server, however it is reached. Only this package imports `mcp`.
+
+Everything that goes wrong goes one way: `fail` notes the first fault and cuts the carrier; that closes the session,
+which wakes every call. Nothing here is cancelled from outside in the middle of a handshake, and the session is entered
+and left by the one task that runs `live`.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Any, Protocol, cast
+
+import mcp
+import mcp_types
+from mcp.client import Transport
+from pydantic import ValidationError
+
+from data_plane.tools.interfaces import ToolDefinition, ToolResult
+from faos_core.json_schema import canonical
+
+for library_logger in ("mcp", "client"):  # they log what servers send
+    logging.getLogger(library_logger).propagate = False
+    logging.getLogger(library_logger).addHandler(logging.NullHandler())
+
+IDEMPOTENCY_KEY = "faos/idempotencyKey"
+LIST_PAGES = 100
+PINNED_FIELDS = {"name", "title", "description", "input_schema", "output_schema", "annotations"}
+
+
+class Fault(StrEnum):
+    """Why a life ended."""
+
+    DIED = "died"
+    HUNG = "hung"
+    GARBAGE = "garbage"
+    NOT_STARTED = "not_started"
+    STOPPED = "stopped"  # by us
+
+
+Fail = Callable[[Fault], None]
+
+
+class Carrier(Protocol):
+    """What messages of one life go over: a process of ours, or HTTP."""
+
+    is_ours: bool  # a process that we run: one that hangs is ended, and with it all that it does
+
+    def opened(self, fail: Fail) -> AbstractAsyncContextManager[Transport]:
+        """Entered once; on leaving, all of it is gone within 6 s. fail: told of what goes wrong meanwhile.
+
+        Raises OSError (it cannot be begun).
+        """
+
+    def cut(self) -> None:
+        """Let nothing through any more, now: what waits for the server is woken. Idempotent."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the server's process; None without one."""
+
+
+class ConnectionLostError(Exception):
+    """The life ended before the call was answered."""
+
+
+class McpConnection:
+    """One life of one server: `live` once, `call` while `definitions` are there, `fail` from anywhere."""
+
+    def __init__(self, server: str, carrier: Carrier, *, result_bytes: int, on_over: Callable[[], None]) -> None:
+        """on_over: called once, when this life is over and before any call hears of it."""
+        self.fault: Fault | None = None
+        self.definitions: dict[str, ToolDefinition] = {}
+        self._server = server
+        self._carrier = carrier
+        self._result_bytes = result_bytes
+        self._on_over = on_over
+        self._client: mcp.Client | None = None
+        self._over = asyncio.Event()
+        self._proofs = asyncio.TaskGroup()
+
+    @property
+    def pid(self) -> int | None:
+        return self._carrier.pid
+
+    @property
+    def is_ours(self) -> bool:
+        return self._carrier.is_ours
+
+    async def live(self, on_ready: Callable[[], None], *, start_timeout_s: float) -> Fault:
+        """Begin, shake hands, list tools, call `on_ready`, and return what ended it.
+
+        Cancelling ends it within 6 s.
+        """
+        watchdog = asyncio.get_running_loop().call_later(start_timeout_s, self.fail, Fault.HUNG)
+
+        def ready() -> None:
+            watchdog.cancel()
+            on_ready()
+
+        try:
+            async with self._carrier.opened(self.fail) as transport:
+                if not self._over.is_set():
+                    await self._converse(transport, ready)
+        except OSError:
+            self.fail(Fault.NOT_STARTED)
+        finally:
+            watchdog.cancel()
+        return self.fault or Fault.DIED
+
+    def fail(self, fault: Fault) -> None:
+        """End this life for this reason; the first reason stands."""
+        self._end(fault)
+        self._carrier.cut()
+
+    def stop(self) -> None:
+        """End this life politely: the server may finish what it does within a second."""
+        self._end(Fault.STOPPED)
+        if self._client is None:
+            self._carrier.cut()  # in the middle of the handshake there is nothing to be polite about
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, idempotency_key: str) -> ToolResult:
+        """Raises ConnectionLostError; `fault` says why. Calls may overlap. Cancelling tells the server."""
+        if self._client is None or self._over.is_set():
+            raise ConnectionLostError
+        try:
+            meta = cast(mcp_types.RequestParamsMeta, {IDEMPOTENCY_KEY: idempotency_key})
+            result = await self._client.call_tool(tool, dict(arguments), meta=meta)
+        except mcp.MCPError as error:
+            if error.code == mcp_types.PARSE_ERROR:
+                self.fail(Fault.GARBAGE)  # what it said was no JSON
+            if self._over.is_set():
+                raise ConnectionLostError from error
+            return bounded(error.message, None, is_error=True, limit_bytes=self._result_bytes)
+        except (ValidationError, RuntimeError) as error:  # a result that is none, or breaks its own output schema
+            self.fail(Fault.GARBAGE)
+            raise ConnectionLostError from error
+        text = "\n".join(text_of(block) for block in result.content)
+        structured = result.structured_content if isinstance(result.structured_content, dict) else None
+        return bounded(text, structured, is_error=bool(result.is_error), limit_bytes=self._result_bytes)
+
+    def prove_free(self, within_s: float) -> None:
+        """A call was abandoned, and the server told. A process of ours that answers nothing for so long is still busy
+        with what nobody waits for: it is ended."""
+        if self.is_ours and self._client is not None and not self._over.is_set():
+            self._proofs.create_task(self._prove_free(self._client, within_s), name=f"{self._server}.proof")
+
+    async def _prove_free(self, client: mcp.Client, within_s: float) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await client.list_tools()
+        except TimeoutError:
+            self.fail(Fault.HUNG)
+        except (mcp.MCPError, ValidationError, RuntimeError):
+            pass  # it answered, or it is over
+
+    def _end(self, fault: Fault) -> None:
+        if not self._over.is_set():
+            self.fault = fault
+            self._over.set()
+            self._on_over()
+
+    async def _converse(self, transport: Transport, on_ready: Callable[[], None]) -> None:
+        """Shake hands and list tools, then stay until this life is over."""
+        try:
+            async with mcp.Client(transport, cache=None) as client, self._proofs:
+                self.definitions = {tool.name: tool for tool in await list_tools(client, self._server)}
+                self._client = client
+                on_ready()
+                await self._over.wait()
+        except* (mcp.MCPError, ValidationError, RuntimeError):
+            self.fail(Fault.GARBAGE)  # unless it died or hung before: then that stands
+        finally:
+            self._client = None
+
+
+async def list_tools(client: mcp.Client, server: str) -> list[ToolDefinition]:
+    """All tools of the server, each with the digest of what it says about itself."""
+    tools: list[ToolDefinition] = []
+    cursor: str | None = None
+    for _ in range(LIST_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += [definition_of(server, tool) for tool in page.tools]
+        if (cursor := page.next_cursor) is None:
+            break
+    return tools
+
+
+def definition_of(server: str, tool: mcp_types.Tool) -> ToolDefinition:
+    """What a model is shown, pinned by SHA-256 over canonical JSON of all that describes the tool."""
+    described = tool.model_dump(mode="json", by_alias=True, exclude_none=True, include=PINNED_FIELDS)
+    digest = hashlib.sha256(canonical(described).encode()).hexdigest()
+    return ToolDefinition(server, tool.name, tool.description or "", tool.input_schema, digest)
+
+
+def text_of(block: mcp_types.ContentBlock) -> str:
+    """The text of a block; for anything else a word that says what was left out."""
+    if isinstance(block, mcp_types.TextContent):
+        return block.text
+    if isinstance(block, mcp_types.EmbeddedResource) and isinstance(block.resource, mcp_types.TextResourceContents):
+        return block.resource.text
+    return f"[{block.type}]"
+
+
+def bounded(text: str, structured: dict[str, Any] | None, *, is_error: bool, limit_bytes: int) -> ToolResult:
+    """The result with its text cut at `limit_bytes` of UTF-8; structured content that is longer is left out whole."""
+    encoded = text.encode()
+    kept = structured if len(canonical(structured).encode()) <= limit_bytes else None
+    cut = len(encoded) > limit_bytes or kept is not structured
+    return ToolResult(encoded[:limit_bytes].decode(errors="ignore"), is_error, kept, cut)
+
+
+def message_limit(result_bytes: int) -> int:
+    """Longest message taken from a server: room for a full result twice (text and structured) after JSON escaping."""
+    return max(1 << 20, 16 * result_bytes)
