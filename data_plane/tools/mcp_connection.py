@@ -79,7 +79,8 @@ class McpConnection:
         self._on_over = on_over
         self._client: mcp.Client | None = None
         self._over = asyncio.Event()
-        self._proofs = asyncio.TaskGroup()
+        self._group = asyncio.TaskGroup()
+        self._proofs: set[asyncio.Task[None]] = set()
 
     @property
     def pid(self) -> int | None:
@@ -145,7 +146,9 @@ class McpConnection:
         """A call was abandoned, and the server told. A process of ours that answers nothing for so long is still busy
         with what nobody waits for: it is ended."""
         if self.is_ours and self._client is not None and not self._over.is_set():
-            self._proofs.create_task(self._prove_free(self._client, within_s), name=f"{self._server}.proof")
+            proof = self._group.create_task(self._prove_free(self._client, within_s), name=f"{self._server}.proof")
+            self._proofs.add(proof)
+            proof.add_done_callback(self._proofs.discard)
 
     async def _prove_free(self, client: mcp.Client, within_s: float) -> None:
         try:
@@ -165,11 +168,13 @@ class McpConnection:
     async def _converse(self, transport: Transport, on_ready: Callable[[], None]) -> None:
         """Shake hands and list tools, then stay until this life is over."""
         try:
-            async with mcp.Client(transport, cache=None) as client, self._proofs:
+            async with mcp.Client(transport, cache=None) as client, self._group:
                 self.definitions = {tool.name: tool for tool in await list_tools(client, self._server)}
                 self._client = client
                 on_ready()
                 await self._over.wait()
+                for proof in self._proofs:
+                    proof.cancel()
         except* (mcp.MCPError, ValidationError, RuntimeError):
             self.fail(Fault.GARBAGE)  # unless it died or hung before: then that stands
         finally:
