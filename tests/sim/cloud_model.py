@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 HEARTBEAT_S = 5.0
+PREEMPT_S = 12.0  # as of the node's own patience, stuck_s, less than the product's
 TICK_S = 1.0
 DATABASE_S = 0.01  # mean time of a transaction; of one in twenty a second
 
@@ -73,8 +74,9 @@ class Cloud:
 
     def _tick(self, start: int) -> None:
         if self.is_up and start == self.starts:
-            for stream in list(self.live.values()):
+            for node, stream in list(self.live.items()):
                 stream.perform(stream.machine.tick(self.world.loop.time()))
+                self.world.judge.ticked(node, stream)
             self.world.loop.after(TICK_S, self._tick, start)
 
     def accept(self, node: int, connection: Connection) -> None:
@@ -100,6 +102,12 @@ class Cloud:
         region = self.world.nodes[node].region
         return session.Target(revision.number, revision.sha256, revision.kinds_by_region[region])
 
+    def look_up(self, then: Callable[[], None]) -> None:
+        """What the database says some time later, unless the control plane crashes before."""
+        start = self.starts
+        took_s = self.rng.expovariate(1 / (1.0 if self.rng.random() < 0.05 else DATABASE_S))
+        self.world.loop.after(took_s, lambda: then() if self.is_up and start == self.starts else None)
+
     def transaction(self, then: Callable[[], None]) -> None:
         """Durable some time later, after those before it, unless the control plane crashes before."""
         start = self.starts
@@ -122,10 +130,15 @@ class CloudStream:
         self.node = node
         self.end = connection.cloud_end
         self.connection = connection
-        self.machine = session.CloudSession(cloud.rng.randbytes(8), HEARTBEAT_S, cloud.world.loop.time())
+        self.machine = session.CloudSession(
+            cloud.rng.randbytes(8), HEARTBEAT_S, cloud.world.loop.time(), preempt_s=PREEMPT_S
+        )
         self._inbox: deque[tunnel.NodeFrame] = deque()
         self._is_busy = False
         self.offered = b""  # nonce of the offer that was sent last
+        self.offered_revision = 0
+        self.offers: dict[bytes, int] = {}  # revision by nonce: sent, and not heard the end of
+        self.making: set[bytes] = set()  # nonces of offers that are about to be sent
         self.waits_since_s: float | None = None  # when the node was last heard about it; None once it has ended
         self.end.deliver = self._deliver
         self.end.lost = self._left
@@ -176,12 +189,15 @@ class CloudStream:
     def _receive(self, frame: tunnel.NodeFrame) -> None:
         self._note(frame)
         effects = self.machine.receive(frame, self.cloud.world.loop.time())
+        self.cloud.world.judge.heard(self.node, self, frame, effects)
         self.perform(effects, self._taken)
 
     def _note(self, frame: tunnel.NodeFrame) -> None:
         """For the judge alone."""
         if frame.HasField("hello"):
             self.cloud.world.judge.told(self.node, frame.hello.config)
+        if frame.HasField("heartbeat"):
+            self.cloud.world.judge.told(self.node, frame.heartbeat.config)
         status = frame.apply_status
         if frame.HasField("apply_status") and status.nonce == self.offered:
             self.cloud.world.judge.told(self.node, status.config)
@@ -195,14 +211,17 @@ class CloudStream:
         """In order; a transaction is waited for."""
         for index, effect in enumerate(effects):
             match effect:
-                case session.Record() | session.HeldBack():
+                case session.Record() | session.HeldBack() | session.Progress():
                     rest = effects[index + 1 :]
                     self.cloud.transaction(lambda e=effect, r=rest: self._recorded(e, r, then))  # type: ignore[misc]  # bound now
                     return
                 case session.Greet():
                     self.write(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=round(HEARTBEAT_S))))
                 case session.Offer():
-                    self._offer(effect)
+                    rest = effects[index + 1 :]
+                    self.making.add(effect.nonce)
+                    self.cloud.look_up(lambda e=effect, r=rest: self._looked_up(e, r, then))  # type: ignore[misc]  # bound now
+                    return
                 case session.Beat(sequence):
                     self.write(tunnel.CloudFrame(heartbeat=tunnel.CloudHeartbeat(sequence=sequence)))
                 case session.Close():
@@ -210,14 +229,23 @@ class CloudStream:
         if then:
             then()
 
+    def _looked_up(
+        self, effect: session.Offer, rest: list[session.CloudEffect], then: Callable[[], None] | None
+    ) -> None:
+        self.making.discard(effect.nonce)
+        self._offer(effect)
+        self.perform(rest, then)
+
     def _recorded(
         self,
-        effect: session.Record | session.HeldBack,
+        effect: session.Record | session.HeldBack | session.Progress,
         rest: list[session.CloudEffect],
         then: Callable[[], None] | None,
     ) -> None:
         if isinstance(effect, session.Record):
             self._report(effect.status)
+        elif isinstance(effect, session.Progress):
+            self.cloud.record[self.node].learn(effect.heartbeat.config)
         else:
             record = self.cloud.record[self.node]
             record.revision, record.state = effect.target.revision, tunnel.APPLY_STATE_REJECTED
@@ -233,12 +261,16 @@ class CloudStream:
         record.history[status.revision] = (status.state, status.nack.code)
 
     def _offer(self, effect: session.Offer) -> None:
-        """What stands now, which may be newer than the target."""
+        """As tunnel/server.py: nothing, when another revision stands by now."""
         cloud = self.cloud
         if not self.end.is_open:
             return
         revision = cloud.publisher.standing
         assert revision is not None
+        if revision.sha256 != effect.target.manifest_sha256:
+            self.perform(self.machine.withdraw(effect.nonce, cloud.target(self.node), cloud.world.loop.time()))
+            cloud.world.judge.withdrawn(self.node, self)
+            return
         known = frozenset(self.machine.hello.known_sha256)
         offer = cloud.publisher.offer(revision, effect.nonce, known, cloud.world.nodes[self.node].clock)
         if cloud.corrupt:

@@ -1,10 +1,10 @@
 """What must hold after every event, and what must have come of it in the end. Source: DESIGN sections 5 and 12."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from data_plane.link.apply_machine import Phase
+from data_plane.link.apply_machine import PREEMPTIBLE, Phase
 from data_plane.link.config_store import Pointer, StoredState
 from data_plane.link.interfaces import Configuration
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 Facts = tuple[int, int, int]  # running, healthy, high-water
+SLACK_S = 15.0  # slow transactions of a slow tick
 
 
 @dataclass(slots=True)
@@ -31,7 +32,6 @@ class _Known:
     healthy: Pointer = field(default_factory=Pointer)
     quarantined: set[bytes] = field(default_factory=set)
     soaked: bytes = b""  # manifest that had run for as long as a soak when the last life ended
-    told: Facts = (0, 0, 0)  # what the control plane heard last
     disturbances: int = 0  # of the plant, in this life
     were_true: set[Facts] = field(default_factory=set)  # in this life
 
@@ -57,9 +57,17 @@ class Judge:
 
     # ---- the node
 
+    def patient(self, node: "Node", life: "Life") -> None:
+        """A node that is stuck with one offer lets the next one in."""
+        machine, now_s = life.machine, self.world.loop.time()
+        stuck_s = now_s - machine._began_s - machine._deadlines.stuck_s
+        if machine._queued and machine.phase in PREEMPTIBLE and stuck_s > SLACK_S:
+            self.fail(f"node {node.number}: is stuck with one offer while another waits")
+
     def watch(self) -> None:
         for node, known in zip(self.world.nodes, self._known, strict=False):
             if (life := node.life) is not None:
+                self.patient(node, life)
                 state, active = life.store.state, life.plant._active
                 if state is not known.state or active is not known.active:
                     self._changed(node, known, life, state, active)
@@ -208,10 +216,42 @@ class Judge:
             self.fail(f"{me}: revision {revision.number} is in quarantine, and is offered again")
         if unknown := revision.kinds_by_region[self.world.nodes[node].region] - set(self.world.nodes[node].kinds):
             self.fail(f"{me}: offered kinds {sorted(unknown)}, which it cannot parse")
-        waits = stream.waits_since_s
-        if waits is not None and self.world.loop.time() - waits <= session.OFFER_SILENCE_S:
+        waits, is_newer = stream.waits_since_s, revision.number > stream.offered_revision
+        patience_s = stream.machine.preempt_s if is_newer else session.OFFER_SILENCE_S
+        if waits is not None and self.world.loop.time() - waits < patience_s:
             self.fail(f"{me}: a second offer while one is in flight")
         stream.waits_since_s, stream.offered = self.world.loop.time(), effect.nonce
+        stream.offered_revision = revision.number
+        stream.offers = {nonce: each for nonce, each in stream.offers.items() if each != revision.number}
+        stream.offers[effect.nonce] = revision.number
+
+    def heard(
+        self, node: int, stream: "CloudStream", frame: tunnel.NodeFrame, effects: Sequence[session.CloudEffect]
+    ) -> None:
+        """What a node says of an offer is recorded, however many newer ones were sent since."""
+        status = frame.apply_status
+        if not frame.HasField("apply_status") or status.nonce not in stream.offers:
+            return
+        if not any(isinstance(effect, session.Record) for effect in effects):
+            self.fail(f"node {node}: what it says of {status.revision} is not recorded")
+        if status.state in session.TERMINAL:
+            del stream.offers[status.nonce]
+
+    def withdrawn(self, node: int, stream: "CloudStream") -> None:
+        waits_for = stream.machine._in_flight
+        if waits_for and waits_for.nonce not in {*stream.offers, *stream.making}:
+            self.fail(f"node {node}: an offer is waited for that was never sent")
+
+    def ticked(self, node: int, stream: "CloudStream") -> None:
+        """The control plane has just looked at its clock for this stream, and performed what came of it."""
+        standing, now_s = self.world.publisher.standing, self.world.loop.time()
+        if standing is None or stream.waits_since_s is None or standing.number <= stream.offered_revision:
+            return
+        may_wait_s = stream.machine.preempt_s + SLACK_S
+        is_held = standing.kinds_by_region[self.world.nodes[node].region] - set(self.world.nodes[node].kinds)
+        if now_s - max(stream.waits_since_s, standing.since_s) > may_wait_s and not is_held:
+            what = f"revision {standing.number} waits behind {stream.offered_revision}, which stands still"
+            self.fail(f"node {node}: {what}")
 
     def recording(self, node: int, record: "NodeRecord", status: tunnel.ApplyStatus) -> None:
         """About to become durable."""
@@ -239,7 +279,6 @@ class Judge:
 
     def told(self, node: int, config: tunnel.ConfigFacts) -> None:
         self._told[node].update(config.quarantined_manifest_sha256)
-        self._known[node].told = said(config)
 
     def held_back(self, node: int, kinds: frozenset[int]) -> None:
         if kinds <= set(self.world.nodes[node].kinds):
@@ -273,15 +312,10 @@ class Judge:
             return ""
         if why := self._not_there(node, target, running):
             return why
-        if (record.running, record.healthy) != (running, state.healthy.revision) and not self._untold(node, record):
+        if (record.running, record.healthy) != (running, state.healthy.revision):
             recorded = (record.running, record.healthy)
             return f"recorded as running, healthy {recorded}, and is {(running, state.healthy.revision)}"
         return ""
-
-    def _untold(self, node: "Node", record: "NodeRecord") -> bool:
-        """Known gap: last known good that comes back up when no offer is open (after its rollback had failed, or
-        over a reconnect) is told with the next Hello or status, not at once."""
-        return self._known[node.number].told[:2] == (record.running, record.healthy)
 
     def _not_there(self, node: "Node", target: Revision, running: int) -> str:
         """Runs the target, or is known for why it does not."""

@@ -33,7 +33,23 @@ class Mutation:
 
 
 MUTATIONS = (
-    Mutation("a second offer while one is in flight", CloudSession, "_next_offer", " or self._in_flight", ""),
+    Mutation(
+        "a second offer while one is in flight",
+        CloudSession,
+        "_keeps_back",
+        "now_s - offer.heard_at_s < self.preempt_s",
+        "False",
+    ),
+    Mutation(
+        "the same is offered twice",
+        CloudSession,
+        "_keeps_back",
+        "offer.target == target or",
+        "offer.target != target and",
+    ),
+    Mutation("what stands still keeps back for ever", CloudSession, "_keeps_back", "< self.preempt_s", "< 1e9"),
+    Mutation("what was preempted is not listened to", CloudSession, "_reported_late", "if target is None:", "if True:"),
+    Mutation("a withdrawn offer counts as sent", CloudSession, "withdraw", "self._in_flight.nonce == nonce", "False"),
     Mutation("a refusal is forgotten at once", CloudSession, "_reported", "self.refused |=", "_ ="),
     Mutation("recorded refusals are not asked for", CloudSession, "_settled", "or target.revision in", "or False and"),
     Mutation("what runs counts as healthy", CloudSession, "_is_there", "== facts.healthy_revision", ""),
@@ -50,6 +66,7 @@ MUTATIONS = (
     Mutation("last known good is not started", ApplyMachine, "start", "if self._healthy", "if False"),
     Mutation("what falls ill is not quarantined", ApplyMachine, "_fail", "self._phase is Phase.SOAKING)", "False)"),
     Mutation("quarantine is not looked at", ApplyMachine, "_next", "in self._quarantined", "in ()"),
+    Mutation("who is stuck stays stuck", ApplyMachine, "_preempt_if_stuck", "stuck and", "False and"),
     Mutation("nothing is ever overdue", ApplyMachine, "tick", ">= self._began_s", ">= 1e9 + self._began_s"),
     Mutation(
         "nothing is watched",

@@ -32,7 +32,7 @@ BLOB_S = 3.0  # at most, besides the network's delay
 DEADLINES = Deadlines(
     verifying_s=20.0,
     staging_s=5.0,
-    activating_s=30.0,
+    activating_s=90.0,
     soaking_s=8.0,
     promoting_s=5.0,
     rolling_back_s=30.0,
@@ -260,7 +260,8 @@ class Link:
                     self.life.node.world.judge.sending(self.life.node, status)
                     self._send(tunnel.NodeFrame(apply_status=status))
                 case session.SendHeartbeat(sequence):
-                    self._send(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat(sequence=sequence)))
+                    beat = tunnel.NodeHeartbeat(sequence=sequence, config=self.life.applier.facts())
+                    self._send(tunnel.NodeFrame(heartbeat=beat))
                 case session.Deliver(offer):
                     self.life.start_task(self.life.applier.offer(offer))
                 case session.Close(_, retry_after_s):

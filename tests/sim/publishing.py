@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -62,6 +62,7 @@ class Revision:
     kinds_by_region: Mapping[str, frozenset[int]]
     names_by_region: Mapping[str, frozenset[str]]
     large: frozenset[bytes]  # bodies that do not travel in offers
+    since_s: float = 0.0  # when it was published
 
 
 @dataclass(slots=True)
@@ -77,10 +78,10 @@ class Publisher:
     def standing(self) -> Revision | None:
         return self.revisions.get(len(self.revisions))
 
-    def publish(self, behaviour: Behaviour, *, with_newer_kind: bool) -> Revision:
+    def publish(self, behaviour: Behaviour, *, with_newer_kind: bool, now_s: float) -> Revision:
         """The next revision: some bodies of the one before, some new, some for one region alone."""
         resources = _resources(self.rng, len(self.revisions) + 1, behaviour, with_newer_kind)
-        revision = revision_of(len(self.revisions) + 1, behaviour, resources, self.rng)
+        revision = replace(revision_of(len(self.revisions) + 1, behaviour, resources, self.rng), since_s=now_s)
         self.revisions[revision.number] = self.by_sha256[revision.sha256] = revision
         return revision
 

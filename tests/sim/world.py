@@ -112,10 +112,12 @@ class World:
     def _apply(self, plan: Random) -> None:
         behaviour = plan.choices([each for each, _ in BEHAVIOURS], [weight for _, weight in BEHAVIOURS])[0]
         newer = self.old_nodes and plan.random() < 0.4
-        revision = self.publisher.publish(behaviour, with_newer_kind=newer)
+        revision = self.publisher.publish(behaviour, with_newer_kind=newer, now_s=self.loop.time())
         self.say(-1, f"revision {revision.number} is {behaviour}{', of a newer kind' if newer else ''}")
         if self.cloud.is_up:
             self.cloud.targets_changed()
+        if plan.random() < 0.2:  # the next one follows on its heels
+            self.loop.after(plan.expovariate(1 / 0.05), self._apply, plan)
 
     # ---- what goes wrong
 

@@ -156,6 +156,105 @@ def test_refusal_of_a_revision_that_came_instead_of_the_target_parks_that_one() 
     assert offers(effects) == []
 
 
+def test_newer_target_preempts_an_offer_that_stands_still_and_no_other() -> None:
+    """A model that takes an hour to load must not keep the correction of its name from the node."""
+    machine = cloud(target=target(1))
+    [first] = offers(machine.receive(hello(), 0.0))
+
+    assert machine.desire(target(2), 10.0) == []
+    machine.receive(status(first.nonce, tunnel.APPLY_STATE_APPLYING, 0), 20.0)
+    assert offers(machine.tick(20.0 + session.PREEMPT_S - 0.1)) == []
+    [second] = offers(machine.tick(20.0 + session.PREEMPT_S))
+    assert second.target == target(2)
+    machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), 60.0)
+    assert offers(machine.tick(90.0)) == [], "the same one is not offered again"
+
+
+def test_refusal_of_a_preempted_offer_is_recorded_and_parks_that_one_alone() -> None:
+    """Nobody waits for it any more, and yet it says why a revision does not work."""
+    machine = cloud(target=target(1))
+    [first] = offers(machine.receive(hello(), 0.0))
+    machine.desire(target(2), 1.0)
+    [second] = offers(machine.tick(session.PREEMPT_S))
+
+    late = status(first.nonce, tunnel.APPLY_STATE_ROLLED_BACK, 0)
+    late.apply_status.nack.code = tunnel.NACK_CODE_TOOL_SERVER_FAILED
+    assert machine.receive(late, 31.0) == [session.Record(late.apply_status)]
+    assert machine.receive(late, 31.5) == [], "its end was heard"
+    done = status(second.nonce, tunnel.APPLY_STATE_HEALTHY, 2, revision=2)
+    assert machine.receive(done, 32.0) == [session.Record(done.apply_status)]
+    assert machine.desire(target(1), 33.0) == []
+
+
+def test_offers_whose_end_nobody_hears_do_not_pile_up() -> None:
+    """A node that swallows offers for weeks costs no memory."""
+    machine = cloud(target=target(1))
+    machine.receive(hello(), 0.0)
+
+    for revision in range(2, 40):
+        now_s = revision * 40.0
+        machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), now_s)
+        assert len(offers(machine.desire(target(revision), now_s))) == 1
+    assert len(machine._preempted) == session.MOST_PREEMPTED
+
+
+def test_refusal_that_may_pass_does_not_hold_back_a_newer_target() -> None:
+    """The pause is for trying the same again."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+    machine.desire(target(2), 2.0)
+    refusal = status(offer.nonce, tunnel.APPLY_STATE_REJECTED, 0)
+    refusal.apply_status.nack.code = tunnel.NACK_CODE_DEADLINE
+
+    assert [each.target.revision for each in offers(machine.receive(refusal, 3.0))] == [2]
+
+
+def test_offer_that_was_overtaken_before_it_was_sent_is_made_for_the_newer_target() -> None:
+    """Else kinds would go to a node that nobody compared with what it knows."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+
+    newer = target(2, frozenset({1, 9}))
+    assert machine.withdraw(offer.nonce, newer, 1.1) == [session.HeldBack(newer, frozenset({9}))]
+    assert [each.target for each in offers(machine.withdraw(offer.nonce, target(3), 1.2))] == [target(3)]
+
+
+def heartbeat(running: int, healthy: int) -> tunnel.NodeFrame:
+    facts = tunnel.ConfigFacts(running_revision=running, healthy_revision=healthy)
+    return tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat(config=facts))
+
+
+def test_heartbeat_tells_that_the_node_got_there_and_is_recorded_once() -> None:
+    """Last known good that comes back up by itself is no answer to an offer."""
+    machine = cloud(target=target(4), refused=frozenset({4}))
+    machine.receive(hello(running=0, healthy=4), 1.0)
+
+    told = machine.receive(heartbeat(4, 4), 2.0)
+    [said] = [effect.status for effect in told if isinstance(effect, session.Record)]
+    assert (said.revision, said.state) == (4, tunnel.APPLY_STATE_HEALTHY)
+    assert [type(effect) for effect in machine.receive(heartbeat(4, 4), 3.0)] == [session.Progress]
+
+
+def test_heartbeat_of_an_older_node_tells_nothing_of_its_configuration() -> None:
+    """Absent is not zero: the node of the version before says nothing there."""
+    machine = cloud(target=target(4))
+    machine.receive(hello(running=4), 1.0)
+
+    machine.receive(tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat()), 2.0)
+    assert offers(machine.tick(3.0)) == []
+
+
+def test_quarantine_is_recorded_with_the_reason_that_the_node_gives() -> None:
+    """The node's process died of it: no status could say so."""
+    machine = cloud(target=target(1))
+    frame = hello(quarantined=(digest(7), digest(1)))
+    codes = [tunnel.NACK_CODE_UNSPECIFIED, tunnel.NACK_CODE_CRASHED]
+    frame.hello.config.quarantined_code.extend(codes)
+
+    [said] = [effect.status for effect in machine.receive(frame, 1.0) if isinstance(effect, session.Record)]
+    assert (said.state, said.nack.code) == (tunnel.APPLY_STATE_ROLLED_BACK, tunnel.NACK_CODE_CRASHED)
+
+
 def test_kinds_that_the_node_cannot_parse_are_held_back_and_shown_once() -> None:
     """An old node keeps what it runs, and the operator sees why."""
     machine = cloud(target=target(1, frozenset({1, 9})))
