@@ -24,6 +24,7 @@ from control_plane.identity.standing import NodeStandings
 from control_plane.settings import ControlPlaneSettings
 from control_plane.tenants.service import TenantService
 from faos_core import names
+from faos_core.address import local_address
 from faos_core.clock import Clock, SystemClock
 from faos_core.disk import Disk
 from faos_core.lifecycle import running, until_signal
@@ -95,7 +96,9 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
             async with running([tunnel, admin]):
-                tokens.addresses = settings.public_addresses or [f"127.0.0.1:{tunnel.port}"]
+                tokens.addresses = settings.public_addresses or [
+                    str(local_address(settings.tunnel_listen, tunnel.port))
+                ]
                 endpoints = Endpoints(tunnel.port, admin.port)
                 announce(settings.data_dir, endpoints)
                 yield endpoints

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faos_core.address import parse_address
 from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import load_toml
 
@@ -59,9 +60,7 @@ def load_settings(path: Path, *, environment: Mapping[str, str] | None = None) -
 
 def _check_address(name: str, address: str, *, lowest_port: int) -> None:
     """Raises ValueError unless it is host:port or [IPv6]:port."""
-    host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host_holds = bool(host.strip("[]")) and (bracketed or ":" not in host) and not any(map(str.isspace, host))
-    port_holds = port.isascii() and port.isdecimal() and lowest_port <= int(port) <= 65535
-    if not (colon and host_holds and port_holds):
-        raise ValueError(f"{name} must be host:port with a port from {lowest_port} to 65535; {address!r} is not.")
+    try:
+        parse_address(address, lowest_port=lowest_port)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}; {address!r} is not.") from error

@@ -26,3 +26,9 @@ def parse_address(text: str, *, lowest_port: int = 1) -> Address:
     if not (colon and host_holds and port_holds):
         raise ValueError(f"must be host:port or [IPv6]:port, the port from {lowest_port} to {HIGHEST_PORT}")
     return Address(bare, int(port))
+
+
+def local_address(listen: str, port: int) -> Address:
+    """Where this machine itself reaches what listens there. port: the one that was taken, for a listen port of 0."""
+    host = parse_address(listen, lowest_port=0).host
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  # compared, not bound

@@ -8,6 +8,12 @@ JOIN_STRING_MALFORMED = define(
     why="It begins with 'faos-join-v1.' and carries a checksum, which does not hold: some of it was lost in copying.",
     next_step="Copy the whole line that `faos join-token create` printed, or make a new one.",
 )
+ADDRESS_MALFORMED = define(
+    "tunnel.address_malformed",
+    what="{address!r} is not an address that a node could dial.",
+    why="The join string carries it. It must be host:port, an IPv6 address in brackets.",
+    next_step="On the control plane, make one with a right address: faos join-token create --address HOST:PORT",
+)
 TLS_TOO_OLD = define(
     "tls.too_old",
     what="The connection used {version}.",

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control_plane.identity.errors import CA_INCOMPLETE, REQUEST_MALFORMED
+from faos_core.address import parse_address
 from faos_core.clock import Clock
 from faos_core.disk import Disk
 from faos_core.errors import InvalidError, SetupError
@@ -161,7 +162,7 @@ def _requested_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def _host_part(address: str) -> str:
-    return address.rsplit(":", 1)[0].strip("[]")
+    return parse_address(address).host
 
 
 def _host(host: str) -> x509.GeneralName:

@@ -16,6 +16,7 @@ from control_plane.db.models import join_tokens, nodes, sites, tenants
 from control_plane.db.paging import fetch_page
 from control_plane.identity.authority import Authority, enrolment_uri
 from control_plane.identity.errors import (
+    ADDRESS_MALFORMED,
     NODE_REVOKED,
     TOKEN_EXPIRED,
     TOKEN_UNKNOWN,
@@ -25,6 +26,7 @@ from control_plane.identity.errors import (
 from control_plane.tenants.errors import SITE_UNKNOWN
 from faos.admin.v1 import admin_pb2 as admin
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.address import parse_address
 from faos_core.clock import Clock
 from faos_core.errors import ConflictError, DeniedError, InvalidError, NotFoundError
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName, new_id
@@ -84,6 +86,7 @@ class JoinTokens:
     ) -> tuple[JoinTokenRecord, str]:
         """The record and the join string, which is not kept. Raises NotFoundError (site), InvalidError."""
         ttl_s = _checked(labels, ttl_s)
+        _check_addresses(addresses)
         secret, now = secrets.token_bytes(32), self._clock.now()
         record = JoinTokenRecord(
             new_id("jt"), tenant, site, dict(labels), now, now + timedelta(seconds=ttl_s), None, ""
@@ -231,6 +234,15 @@ def key_digest(certificate: x509.Certificate) -> bytes:
     """SHA-256 of the certificate's public key."""
     key = public_der(certificate.public_key())  # type: ignore[arg-type]  # the authority signs P-256 keys only
     return hashlib.sha256(key).digest()
+
+
+def _check_addresses(addresses: Sequence[str]) -> None:
+    """A string with an address that no node can dial would fail far from here. Raises InvalidError."""
+    for address in addresses:
+        try:
+            parse_address(address)
+        except ValueError as error:
+            raise InvalidError(ADDRESS_MALFORMED, address=address) from error
 
 
 def _checked(labels: Mapping[str, str], ttl_s: int) -> int:

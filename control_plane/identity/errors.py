@@ -22,6 +22,12 @@ TOKEN_USED = define(
     why="A join token enrols one node. If that node is not yours, somebody else had the string.",
     next_step=MAKE_ANOTHER + ". If you do not know that node, look at it: faos describe node {node}",
 )
+ADDRESS_MALFORMED = define(
+    "join_token.address_malformed",
+    what="{address!r} is not an address that a node could dial.",
+    why="It must be host:port, an IPv6 address in brackets: cloud.example:7443, [2001:db8::7]:7443.",
+    next_step="Correct --address.",
+)
 REQUEST_MALFORMED = define(
     "enrolment.request_malformed",
     what="The certificate request cannot be used.",

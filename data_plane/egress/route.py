@@ -7,10 +7,10 @@ from cryptography import x509
 from data_plane.egress.relay import Relay
 from data_plane.egress.tls_probe import judge, look
 from faos_core import names
-from faos_core.address import parse_address
+from faos_core.address import Address, parse_address
 from faos_core.clock import Clock
-from faos_core.errors import FaosError
-from tunnel.errors import CONTROL_PLANE_UNREACHABLE
+from faos_core.errors import FaosError, InvalidError
+from tunnel.errors import ADDRESS_MALFORMED, CONTROL_PLANE_UNREACHABLE
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,15 @@ class TunnelRoute:
         self._relay = relay
 
     async def target(self, address: str) -> str:
-        return f"unix:{await self._relay.listen(parse_address(address))}" if self._relay else address
+        """Raises InvalidError, SetupError."""
+        place = place_of(address)
+        return f"unix:{await self._relay.listen(place)}" if self._relay else address
 
     async def explain(self, address: str, error: FaosError, ca_pem: bytes) -> FaosError:
         """Looks for itself only where it was TLS that failed: a control plane that is merely down is left alone."""
         if error.code is not CONTROL_PLANE_UNREACHABLE:
             return error
-        place = parse_address(address)
+        place = place_of(address)
         if self._relay and (failure := self._relay.failure(place)):
             return failure
         if not is_about_tls(str(error.fields.get("details", ""))):
@@ -45,6 +47,14 @@ class TunnelRoute:
         found = judge(answerer, place, x509.load_pem_x509_certificate(ca_pem), self._clock.now())
         log.info("tls.looked", extra={names.ADDRESS: address, names.ISSUER: answerer.issuer})
         return found or error
+
+
+def place_of(address: str) -> Address:
+    """Raises InvalidError."""
+    try:
+        return parse_address(address)
+    except ValueError as error:
+        raise InvalidError(ADDRESS_MALFORMED, address=address) from error
 
 
 def is_about_tls(details: str) -> bool:

@@ -50,21 +50,16 @@ def run(config: Path | None, **given: Any) -> None:
 def remember(settings: "ControlPlaneSettings", endpoints: "Endpoints") -> None:
     """A context for whoever may read the token."""
     from faos_cli.context import FILE_NAME, Context, write_context
+    from faos_core.address import local_address
 
     folder = settings.data_dir
     context = Context(
-        admin_address=f"{reachable_host(settings.admin_listen)}:{endpoints.admin_port}",
+        admin_address=str(local_address(settings.admin_listen, endpoints.admin_port)),
         ca_file=folder / "ca" / "ca.pem",
         token_file=settings.admin_token_file,
         control_plane_data_dir=folder,
     )
     write_context(folder / FILE_NAME, context)
-
-
-def reachable_host(listen: str) -> str:
-    """Where this machine reaches what listens there."""
-    host = listen.rpartition(":")[0]
-    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
 
 
 def settings_of(config: Path | None, **given: Any) -> "ControlPlaneSettings":
