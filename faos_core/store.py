@@ -112,6 +112,7 @@ class Store:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(self._reader_count, thread_name_prefix="store-reader")
         self._write_engine = self._dialect.engine(pool_size=1, writable=True, sole=self._sole)
+        self._shared_engine = self._write_engine.execution_options(**{SERIAL: False})  # the same connection; made once
         self._read_engine = self._dialect.engine(pool_size=self._reader_count, writable=False)
         try:
             (await self._loop.run_in_executor(self._writer, self._connect)).unwrap()
@@ -250,7 +251,7 @@ class Store:
         transaction_id = ""
         serial = any(write.serial for write in batch)
         try:
-            with self._write_engine.execution_options(**{SERIAL: serial}).begin() as connection:
+            with (self._write_engine if serial else self._shared_engine).begin() as connection:
                 transaction_id = self._dialect.transaction_id(connection)
                 done = self._work(batch, connection)
         except SQLAlchemyError as error:
@@ -333,7 +334,7 @@ class Store:
         """In the writer thread: the first connection, so that a database that cannot be used is known at once."""
         try:
             self._dialect.prepare()
-            with self._write_engine.execution_options(**{SERIAL: False}).begin():  # whoever migrates is not waited for
+            with self._shared_engine.begin():  # whoever migrates is not waited for
                 return Outcome(None)
         except Exception as error:  # noqa: BLE001  (a supervisor: it is raised where the store is opened)
             return Outcome(error=self._explained(error))

@@ -1,9 +1,11 @@
 """Times as they stand in messages."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import overload
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @overload
@@ -14,6 +16,5 @@ def timestamp(at: datetime | None) -> Timestamp | None:
     """The message of an aware time; None, which leaves a field unset, for None."""
     if at is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
+    since = at - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)

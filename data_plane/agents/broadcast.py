@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from faos.site.v1 import site_pb2 as site
@@ -10,6 +10,7 @@ from faos_core.errors import FaosError
 from faos_core.ids import RunId
 
 DELTAS_WAITING = 256
+Make = Callable[[], site.RunEvent]
 
 
 class Watcher:
@@ -54,6 +55,7 @@ class Channel:
     live: bool = False  # the run is in progress in this process
     sequence: int = 0  # of the step that the text belongs to
     text: list[str] = field(default_factory=list)
+    past: list[Make] | None = None  # durable events from the run's start on; None where the journal alone knows them
 
 
 class Broadcast:
@@ -66,9 +68,17 @@ class Broadcast:
     def channel_count(self) -> int:
         return len(self._channels)
 
-    def open(self, run_id: RunId) -> None:
-        """The run is in progress here."""
-        self._channels.setdefault(run_id, Channel()).live = True
+    def open(self, run_id: RunId, past: Sequence[Make] | None = None) -> None:
+        """The run is in progress here. past: its durable events so far, of a run that began in this process: who
+        comes later is shown them without asking the database."""
+        channel = self._channels.setdefault(run_id, Channel())
+        channel.live = True
+        channel.past = None if past is None else list(past)
+
+    def past(self, run_id: RunId) -> list[site.RunEvent] | None:
+        """Every durable event of a run in progress, in order; None where only the journal knows."""
+        channel = self._channels.get(run_id)
+        return None if channel is None or channel.past is None else [make() for make in channel.past]
 
     def subscribe(self, run_id: RunId) -> tuple[Watcher, int, str]:
         """Watch from now on. Also: the sequence of the step in progress, and the text that it has so far."""
@@ -85,13 +95,15 @@ class Broadcast:
         if not channel.watchers and not channel.live:
             del self._channels[run_id]
 
-    def publish(self, run_id: RunId, make: Callable[[], site.RunEvent]) -> None:
+    def publish(self, run_id: RunId, make: Make) -> None:
         """A durable event. Ends the text of the step before."""
         if channel := self._channels.get(run_id):
             channel.text.clear()
+            if channel.past is not None:
+                channel.past.append(make)
             _deliver(channel, make)
 
-    def delta(self, run_id: RunId, sequence: int, text: str, make: Callable[[], site.RunEvent]) -> None:
+    def delta(self, run_id: RunId, sequence: int, text: str, make: Make) -> None:
         """A piece of the text of the step in progress."""
         if channel := self._channels.get(run_id):
             channel.sequence = sequence
@@ -110,7 +122,7 @@ class Broadcast:
             self.close(run_id, error)
 
 
-def _deliver(channel: Channel, make: Callable[[], site.RunEvent]) -> None:
+def _deliver(channel: Channel, make: Make) -> None:
     if channel.watchers:
         event = make()
         for watcher in channel.watchers:

@@ -8,12 +8,13 @@ step from there on carries its number in its request (`revision`).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 from data_plane.agents import events
-from data_plane.agents.broadcast import Broadcast
+from data_plane.agents.broadcast import Broadcast, Make
 from data_plane.agents.errors import AGENT_GONE, AGENT_UNKNOWN, RUN_DEFECT, SERVICE_STOPPED, TOO_MANY_RUNS
 from data_plane.agents.events import RunRecord
 from data_plane.agents.interfaces import RunCounts
@@ -88,7 +89,11 @@ class Runs:
         try:
             open_run, begun = await self._journal.create_run(new, then=decide(plan, [], elapsed_s=0.0))
             if isinstance(begun, RecordedStep):
-                self._spawn(open_run, self._driver.drive(open_run, plan, new.revision, [], begun))
+                past = (
+                    partial(events.run_started, open_run.run),
+                    partial(events.step_started, open_run.run.run_id, begun),
+                )
+                self._spawn(open_run, self._driver.drive(open_run, plan, new.revision, [], begun), past)
         finally:
             self._starting -= 1
         return open_run.run.run_id
@@ -107,13 +112,14 @@ class Runs:
         deltas, never steps. Raises UnavailableError when the node stops."""
         watcher, sequence, text = self._broadcast.subscribe(run_id)
         try:
-            run, steps = await self._journal.read_run(run_id)
-            seen = after_sequence
-            for event in events.replay(run, steps):
-                if event.sequence > after_sequence:
+            past, seen = self._broadcast.past(run_id), after_sequence
+            if past is None:
+                past = events.replay(*await self._journal.read_run(run_id))
+            for event in past:
+                if event.sequence > seen:
                     yield event
                     seen = event.sequence
-            if run.finished_at is not None:
+            if past[-1].HasField("finished"):
                 return
             if text and seen == events.started_number(sequence) > after_sequence:
                 yield events.text_delta(run_id, sequence, text, self._clock.now())
@@ -192,12 +198,12 @@ class Runs:
         if active >= self._limits.concurrent_runs:
             raise LimitError(TOO_MANY_RUNS, active=active, limit=self._limits.concurrent_runs)
 
-    def _spawn(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, open_run: OpenRun, work: Coroutine[Any, Any, None], past: Sequence[Make] | None = None) -> None:
         run_id = open_run.run.run_id
         if self._group is None:
             work.close()
             raise UnavailableError(SERVICE_STOPPED)
-        self._broadcast.open(run_id)
+        self._broadcast.open(run_id, past)
         task = self._group.create_task(self._supervise(open_run, work), name=run_id)
         self._active[run_id] = task
         task.add_done_callback(lambda _task: self._let_go(run_id, work))

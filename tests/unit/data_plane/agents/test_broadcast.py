@@ -41,6 +41,20 @@ def test_nothing_is_kept_for_runs_that_nobody_watches_or_runs() -> None:
     assert broadcast.channel_count == 0
 
 
+def test_past_is_kept_only_of_runs_that_began_here() -> None:
+    """A watcher of a fresh run needs no database; one of a resumed run must see what was before this process."""
+    broadcast, resumed = Broadcast(), RunId("run-2")
+    broadcast.open(RUN, [lambda: DELTA])
+    broadcast.open(resumed)
+
+    for run in (RUN, resumed):
+        broadcast.publish(run, lambda: STEP)
+
+    assert (broadcast.past(RUN), broadcast.past(resumed)) == ([DELTA, STEP], None)
+    broadcast.close(RUN)
+    assert broadcast.past(RUN) is None
+
+
 def test_event_is_not_made_when_nobody_watches() -> None:
     """Making events costs more than the step's own bookkeeping; most runs have no watcher."""
     broadcast = Broadcast()
