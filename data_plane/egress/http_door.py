@@ -234,5 +234,7 @@ def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> by
 
 def reason_of(error: Exception) -> str:
     """Why a certificate does not hold, or the kind of the error: never words of the endpoint."""
-    cause = getattr(error, "certificate_error", error)
-    return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else type(error).__name__
+    for cause in (error, error.__cause__, getattr(error, "certificate_error", None)):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+    return type(error).__name__
