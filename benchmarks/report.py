@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +14,33 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A figure that somebody decides by. target: what it must not exceed; None where nothing is promised."""
+    """A figure that somebody decides by. must: promised; aim: wanted; None where nothing is."""
 
     what: str
     value: float
     unit: str
-    target: float | None = None
+    must: float | None = None
+    aim: float | None = None
+    peer: float | None = None  # the same figure of somebody else's program, measured in the same run
+    more_is_better: bool = False
 
     @property
     def is_met(self) -> bool:
-        return self.target is None or self.value <= self.target
+        return self._reaches(self.must)
+
+    @property
+    def reaches_aim(self) -> bool:
+        return self._reaches(self.aim)
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the peer's."""
+        return round(self.value / self.peer, 3) if self.peer else None
+
+    def _reaches(self, bound: float | None) -> bool:
+        if bound is None:
+            return True
+        return self.value >= bound if self.more_is_better else self.value <= bound
 
 
 def machine() -> dict[str, Any]:
@@ -46,14 +64,17 @@ def cpu_model() -> str:
     return ""
 
 
-def keep(name: str, headlines: list[Headline], **figures: Any) -> Path:
-    """Write benchmarks/results/<name>.json; the file."""
+def keep(name: str, headlines: Sequence[Headline], *, missing: Sequence[str] = (), **figures: Any) -> Path:
+    """Write benchmarks/results/<name>.json; the file. missing: what was not measured, and why, in words."""
     RESULTS.mkdir(exist_ok=True)
     facts = {
         "benchmark": name,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "headlines": [asdict(each) | {"met": each.is_met} for each in headlines],
+        "headlines": [
+            asdict(it) | {"ratio": it.ratio, "met": it.is_met, "aim_reached": it.reaches_aim} for it in headlines
+        ],
+        "missing": list(missing),
         **figures,
     }
     file = RESULTS / f"{name}.json"
