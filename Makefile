@@ -40,6 +40,9 @@ bench: .venv/dev.stamp parts ## Benchmarks: a table and JSON under benchmarks/re
 sim: .venv/dev.stamp ## Simulate sessions and applying by seed (SEEDS=n FIRST=k; TRACE=1: every event; MUTANTS=1: find planted defects)
 	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.sim --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) $(if $(TRACE),--trace) $(if $(MUTANTS),--mutants)
 
+chaos: .venv/dev.stamp parts ## Real processes, real faults, by seed (FAULTS=n SEED=k MINUTES=m; FIRST=i: from there on)
+	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.chaos --faults $(or $(FAULTS),150) --seed $(or $(SEED),1) --first $(or $(FIRST),0) --minutes $(or $(MINUTES),60) $(ARGS)
+
 fuzz: .venv/fuzz.stamp ## Fuzz all that parses bytes of others (SECONDS=n each; TARGET=name; INPUT=file)
 	@PYTHONPATH=.:proto:installer $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),30) $(if $(TARGET),--target $(TARGET)) $(if $(INPUT),--input $(INPUT))
 
@@ -65,4 +68,4 @@ $(UV): requirements/uv.lock
 .venv/fuzz.stamp: .venv/dev.stamp requirements/fuzz.lock
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --require-hashes -r requirements/fuzz.lock && touch $@
 
-.PHONY: help up test check lint format proto bench sim fuzz parts lock clean
+.PHONY: help up test check lint format proto bench sim chaos fuzz parts lock clean

@@ -42,11 +42,21 @@ def programs() -> Path | None:
 
 def unprivileged() -> list[str]:
     """Words before a program of the server: it refuses to be root. Not `subprocess`'s own `user`: that forks, and
-    what libraries do in a forked child of many threads has killed one. Raises KeyError without the user."""
+    what libraries do in a forked child of many threads has killed one. Raises KeyError without the user.
+
+    Root of a user namespace has no other user to become: the server gets a namespace where the same one has a number.
+    """
     if os.geteuid() != 0:
         return []
+    if is_namespaced():
+        return ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
     user = pwd.getpwnam("postgres")
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
+
+
+def is_namespaced() -> bool:
+    """Whether this is the root of a user namespace that holds nobody else."""
+    return int(Path("/proc/self/uid_map").read_text().split()[2]) == 1
 
 
 def is_here() -> bool:
@@ -78,7 +88,7 @@ class PostgresServer:
         folder = Path(tempfile.mkdtemp(prefix="faos-postgres-"))
         secret = folder / "password"
         secret.write_text(PASSWORD)
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not is_namespaced():
             for path in (folder, secret):
                 shutil.chown(path, "postgres", "postgres")
         server = cls(folder, free_port())
