@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_plane.network import Network, kept
 from faos_core.logs import LogFormat, LogLevel
-from faos_core.settings import load_toml
+from faos_core.settings import from_environment, load_toml
 
 PREFIX = "FAOS_NODE_"
 
@@ -60,3 +60,8 @@ class NodeSettings:
 def load_settings(path: Path, environment: Mapping[str, str]) -> NodeSettings:
     """The settings of a file; FAOS_NODE_DATA_DIR and its like win over it. Raises SetupError by file and key."""
     return load_toml(path, NodeSettings, environment=environment, prefix=PREFIX)
+
+
+def settings_without_file(data_dir: Path, environment: Mapping[str, str]) -> NodeSettings:
+    """The defaults with FAOS_NODE_* variables over them. Raises SetupError."""
+    return from_environment(NodeSettings, environment, PREFIX, data_dir=data_dir)

@@ -75,6 +75,15 @@ def load_toml(path: Path, cls: type[T], *, environment: Mapping[str, str] | None
     return _Reader(str(path), base).build(cls, values, key="")
 
 
+def from_environment(cls: type[T], environment: Mapping[str, str], prefix: str, **given: Any) -> T:
+    """As `load_toml` without a file. given: fields that win over the environment. Raises SetupError."""
+    declared = get_type_hints(cls)
+    reader = _Reader("environment", Path.cwd(), spell=lambda key: prefix + key.upper())
+    return reader.build(
+        cls, reader.fields(declared, _from_environment(declared, environment, prefix), key="") | given, key=""
+    )
+
+
 def parse_toml(path: Path) -> dict[str, Any]:
     """The file as TOML says. Raises SetupError when it cannot be read or is not TOML in UTF-8."""
     try:

@@ -235,4 +235,5 @@ def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> by
 def reason_of(error: Exception) -> str:
     """Why a certificate does not hold, or the kind of the error: never words of the endpoint."""
     causes = (getattr(error, "certificate_error", None), error.__cause__)  # as the library wraps it, direct or proxied
-    return next((each.verify_message for each in causes if hasattr(each, "verify_message")), type(error).__name__)
+    said = (each.verify_message for each in causes if isinstance(each, ssl.SSLCertVerificationError))
+    return next(said, type(error).__name__)

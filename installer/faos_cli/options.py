@@ -70,6 +70,14 @@ def set_options(command: F) -> F:
     return prune(named(command))
 
 
+def network_options(command: F) -> F:
+    """--proxy, --proxy-credentials and --ca-dir: how this machine reaches others."""
+    proxy = click.option("--proxy", metavar="URL", help="Proxy of this network: http://proxy.example:3128")
+    credentials = click.option("--proxy-credentials", type=FILE, help="File of one line, user:password, for the proxy.")
+    authorities = click.option("--ca-dir", type=FOLDER, help="Folder of PEM files to trust, besides the system's.")
+    return proxy(credentials(authorities(command)))
+
+
 def output_option(*formats: str) -> Callable[[F], F]:
     """-o; the first format is the default."""
     choice = click.Choice(formats)

@@ -2,14 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from faos_cli.options import FILE, FOLDER
+from faos_cli.options import FILE, FOLDER, network_options
 
 if TYPE_CHECKING:
     from data_plane.identity.store import Membership
+    from data_plane.network import Network
 
 DEFAULT_FOLDER = Path("faos-node")
 
@@ -19,7 +20,8 @@ DEFAULT_FOLDER = Path("faos-node")
 @click.option("--data", type=FOLDER, default=DEFAULT_FOLDER, show_default=True, help="Folder for the node's data.")
 @click.option("--site-file", type=FILE, help="The site's ceiling.  [default: site.toml in the data folder]")
 @click.option("--site", default="", metavar="NAME", help="Refuse a string for any other site.")
-def join(string: str, data: Path, site_file: Path | None, site: str) -> None:
+@network_options
+def join(string: str, data: Path, site_file: Path | None, site: str, **network: Any) -> None:
     """Enrol this machine as a node of a site, with the STRING that `faos join-token create` printed ('-': read it
     from standard input, which keeps it out of the shell's history).
 
@@ -28,6 +30,9 @@ def join(string: str, data: Path, site_file: Path | None, site: str) -> None:
       faos join faos-join-v1.CgN…
       ssh cloud faos join-token create --site annex | faos join -
       faos join - --data /var/lib/faos/node --site annex < string.txt
+      faos join - --proxy http://proxy.example:3128 --proxy-credentials /etc/faos/proxy < string.txt
+
+    What is said of the network is kept in the data folder, for `faos node run`. When it fails: faos doctor STRING.
     """
     import asyncio
 
@@ -39,9 +44,18 @@ def join(string: str, data: Path, site_file: Path | None, site: str) -> None:
     ceiling_file = site_file.absolute() if site_file else folder / "site.toml"
     ceiling = load_ceiling(ceiling_file) if site_file or ceiling_file.exists() else Ceiling()
     text = sys.stdin.read() if string == "-" else string
-    member = asyncio.run(enrol(folder, text, ceiling, site=site))
+    member = asyncio.run(enrol(folder, text, ceiling, site=site, network=network_of(**network)))
     remember(member, folder)
     tell(member, data, ceiling_file)
+
+
+def network_of(proxy: str | None, proxy_credentials: Path | None, ca_dir: Path | None) -> "Network | None":
+    """What the flags say; None when they say nothing."""
+    from data_plane.network import Network
+
+    files = (each.absolute() if each else None for each in (proxy_credentials, ca_dir))
+    said = Network(proxy, *files)
+    return None if said == Network() else said
 
 
 def remember(member: "Membership", folder: Path) -> None:

@@ -93,11 +93,11 @@ def settings_of(config: Path | None, data: Path | None, site_file: Path | None, 
     import os
     from dataclasses import replace
 
-    from data_plane.settings import NodeSettings, load_settings
+    from data_plane.settings import load_settings, settings_without_file
 
     if config is None and data is None:
         raise click.UsageError("Say where its data is: --data DIR, or --config FILE.")
-    base = load_settings(config, os.environ) if config else NodeSettings(data_dir=data.absolute())  # type: ignore[union-attr]  # one of them is given
+    base = load_settings(config, os.environ) if config else settings_without_file(data.absolute(), os.environ)  # type: ignore[union-attr]  # one of them is given
     flags: dict[str, Any] = {}
     if data:
         flags["data_dir"] = data.absolute()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_plane.settings import NodeSettings, load_settings
+from data_plane.network import Network, keep
+from data_plane.settings import NodeSettings, load_settings, settings_without_file
 from faos_core.errors import SetupError
 from faos_core.logs import LogFormat
 
@@ -63,3 +64,34 @@ def test_a_password_in_the_database_url_is_in_no_text(tmp_path: Path) -> None:
 
     assert settings.database_url
     assert "canary" not in repr(settings)
+
+
+def test_environment_alone_is_enough(tmp_path: Path) -> None:
+    """A container that is told where its data is can be told of its network in the same way."""
+    environment = {"FAOS_NODE_PROXY": "http://proxy:3128", "FAOS_NODE_DATA_DIR": "elsewhere", "FAOS_CP_X": "y"}
+
+    settings = settings_without_file(tmp_path, environment)
+
+    assert settings == NodeSettings(data_dir=tmp_path, proxy="http://proxy:3128")
+    with pytest.raises(SetupError, match="unknown_key"):
+        settings_without_file(tmp_path, {"FAOS_NODE_PROXI": "x"})
+
+
+def test_network_is_what_the_settings_say_and_else_what_join_was_told(tmp_path: Path) -> None:
+    """`faos join --proxy` must be enough for `faos node run`; node.toml must be able to change it, or to end it."""
+    told = Network("http://old:3128", tmp_path / "credentials", tmp_path / "ca")
+    assert NodeSettings(tmp_path).network() == Network()
+    keep(tmp_path, told)
+
+    assert (tmp_path / "network.toml").stat().st_mode & 0o777 == 0o600
+    assert NodeSettings(tmp_path).network() == told
+    assert NodeSettings(tmp_path, proxy="").network() == Network("", None, told.ca_dir)
+    assert NodeSettings(tmp_path, proxy="http://new:1").network() == Network("http://new:1", None, told.ca_dir)
+    assert NodeSettings(tmp_path, ca_dir=tmp_path).network().ca_dir == tmp_path
+
+
+def test_a_password_in_the_proxys_url_is_in_no_text(tmp_path: Path) -> None:
+    """Settings are printed in tracebacks."""
+    settings = NodeSettings(tmp_path, proxy="http://u:pa55@proxy")
+
+    assert "pa55" not in repr(settings) + repr(settings.network())

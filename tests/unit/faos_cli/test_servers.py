@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from faos_cli.commands.control_plane import reachable_host
 from faos_cli.commands.model import one_line_each
 from tests.parts import ASSETS, ROOT
 
@@ -79,14 +78,6 @@ def test_progress_without_terminal_is_one_line_per_file(capsys: pytest.CaptureFi
         on_progress("language model", done, 92_871_040)
 
     assert capsys.readouterr().err == "Fetching the language model, 93 MB …\n"
-
-
-@pytest.mark.parametrize(
-    ("listen", "host"), [("0.0.0.0:7444", "127.0.0.1"), ("[::]:1", "[::1]"), ("10.0.0.5:1", "10.0.0.5")]
-)
-def test_context_names_an_address_that_can_be_dialled(listen: str, host: str) -> None:
-    """0.0.0.0 is where to listen, not whom to call."""
-    assert reachable_host(listen) == host
 
 
 def test_commands_in_the_quickstart_exist(capsys: pytest.CaptureFixture[str]) -> None:
