@@ -15,6 +15,7 @@ from control_plane.api.node_queries import NodeQueries
 from control_plane.api.server import AdminServer, AdminServices
 from control_plane.audit.service import AuditService, record
 from control_plane.config.service import ConfigService
+from control_plane.config.trust_service import TrustService
 from control_plane.db.schema import migrate_schema
 from control_plane.fleet.frame_record import open_recorder
 from control_plane.fleet.service import FleetService
@@ -68,6 +69,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
     async with Store(settings.database) as store:
         with open_recorder(settings.received_frames_file) as recorder:
             config = ConfigService(store, settings.data_dir / "keys", clock)
+            trust = TrustService(store, settings.data_dir / "keys", clock, config.tell)
             fleet = FleetService(store, config, clock)
             tokens = JoinTokens(store, authority, record, clock, settings.public_addresses)
             standings = NodeStandings(store, authority, record)
@@ -85,11 +87,12 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             standings.on_cut(tunnel.cut)
             config.on_change(tunnel.targets_changed)
             services = AdminServices(
-                tenants=TenantService(store, clock, config.create_tenant_keys),
+                tenants=TenantService(store, clock, trust.create_tenant_keys),
                 nodes=NodeQueries(store),
                 join_tokens=tokens,
                 standings=standings,
                 config=config,
+                trust=trust,
                 audit=AuditService(store),
                 sessions=tunnel,
                 fingerprint_words=partial(fingerprint_words, authority.der),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from control_plane.config.models import Prepared, Terms, Trust
 from faos.resource.v1.resource_pb2 import Kind, ManifestEntry, Resource
 from faos_core.ids import NodeIdentity
 
@@ -74,6 +75,9 @@ class Applied(Protocol):
     def changes(self) -> Sequence[DetailedChange]: ...
     @property
     def affected_sites(self) -> Sequence[str]: ...
+    @property
+    def prepared(self) -> Prepared | None:
+        """Of a request to prepare that changes something."""
 
 
 class StoredResource(Protocol):
@@ -88,6 +92,10 @@ class StoredResource(Protocol):
     @property
     def apply_set(self) -> str:
         """Empty: of none."""
+
+    @property
+    def etag(self) -> str:
+        """Another for other content."""
 
 
 class Revision(Protocol):
@@ -150,8 +158,9 @@ class ConfigService(Protocol):
         apply_set: str = "",
         prune: bool = False,
         reason: str = "",
+        terms: Terms,
     ) -> Applied:
-        """Raises: InvalidError with `violations` (CarriesViolations), NotFoundError (tenant)."""
+        """Raises: InvalidError with `violations` (CarriesViolations), NotFoundError (tenant), StaleError (terms)."""
 
     async def delete(
         self,
@@ -162,8 +171,10 @@ class ConfigService(Protocol):
         request_id: str = "",
         validate_only: bool = False,
         reason: str = "",
+        terms: Terms,
     ) -> Applied:
-        """Raises: InvalidError with `violations` of those who refer to them, NotFoundError (tenant, resource)."""
+        """Raises: InvalidError with `violations` of those who refer to them, NotFoundError (tenant, resource),
+        StaleError (terms)."""
 
     async def rollback(
         self,
@@ -174,8 +185,9 @@ class ConfigService(Protocol):
         request_id: str = "",
         validate_only: bool = False,
         reason: str = "",
+        terms: Terms,
     ) -> Applied:
-        """Raises: NotFoundError (tenant, revision), InvalidError with `violations`."""
+        """Raises: NotFoundError (tenant, revision), InvalidError with `violations`, StaleError (terms)."""
 
     async def entries(self, tenant: str, number: int) -> Sequence[ManifestEntry]:
         """Of the manifest of a revision. Raises NotFoundError."""
@@ -193,6 +205,25 @@ class ConfigService(Protocol):
 
     async def get_revision(self, tenant: str, number: int) -> Revision:
         """Raises NotFoundError."""
+
+
+class Rotated(Protocol):
+    """What stands after the root was rotated."""
+
+    @property
+    def root_version(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+
+
+class TrustService(Protocol):
+    """Who may sign for a tenant."""
+
+    async def get(self, tenant: str) -> Trust:
+        """Raises NotFoundError."""
+
+    async def rotate(self, tenant: str, root: bytes, *, signed_targets: bytes, actor: str) -> Rotated:
+        """Raises: InvalidError, StaleError, NotFoundError (tenant), SetupError (keys)."""
 
 
 class JoinToken(Protocol):

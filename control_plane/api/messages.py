@@ -6,6 +6,7 @@ from control_plane.api.interfaces import Change, DetailedChange, FieldChange, Jo
 from control_plane.api.nack_texts import explanation_of
 from control_plane.api.node_queries import ConfigFacts, NackFacts, NodeFacts, RevisionStatus
 from control_plane.audit.models import AuditRecord
+from control_plane.config.models import Prepared, SignedManifest, Trust
 from control_plane.tenants.models import Site, Tenant
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import Kind
@@ -110,7 +111,35 @@ def field_message(field: FieldChange) -> admin.FieldChange:
 
 
 def stored_message(stored: StoredResource) -> admin.GetResourceResponse:
-    return admin.GetResourceResponse(resource=stored.resource, revision=stored.revision, apply_set=stored.apply_set)
+    return admin.GetResourceResponse(
+        resource=stored.resource, revision=stored.revision, apply_set=stored.apply_set, etag=stored.etag
+    )
+
+
+def prepared_message(prepared: Prepared | None) -> admin.PreparedRevision | None:
+    if prepared is None:
+        return None
+    return admin.PreparedRevision(
+        revision=prepared.revision,
+        manifest=prepared.manifest,
+        base=signed_message(prepared.base),
+        source=signed_message(prepared.source),
+        bodies=prepared.bodies,
+        roots=prepared.roots,
+    )
+
+
+def signed_message(signed: SignedManifest | None) -> admin.SignedManifest | None:
+    return admin.SignedManifest(manifest=signed.manifest, targets=signed.targets) if signed else None
+
+
+def trust_message(trust: Trust) -> admin.GetTrustResponse:
+    return admin.GetTrustResponse(
+        roots=trust.roots,
+        has_root_key=trust.has_root_key,
+        has_publisher_key=trust.has_publisher_key,
+        renewal=prepared_message(trust.renewal),
+    )
 
 
 def revision_message(revision: Revision) -> admin.Revision:

@@ -9,9 +9,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from control_plane.api.interceptor import AdminInterceptor
-from control_plane.api.interfaces import Authenticator, ConfigService, FingerprintWords, JoinTokens, Sessions, Standings
+from control_plane.api.interfaces import (
+    Authenticator,
+    ConfigService,
+    FingerprintWords,
+    JoinTokens,
+    Sessions,
+    Standings,
+    TrustService,
+)
 from control_plane.api.node_queries import NodeQueries
-from control_plane.api.servicers import AuditServicer, NodeServicer, ResourceServicer, TenantServicer
+from control_plane.api.servicers import AuditServicer, NodeServicer, ResourceServicer, TenantServicer, TrustServicer
 from control_plane.audit.service import AuditService
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2
@@ -36,6 +44,7 @@ class AdminServices:
     join_tokens: JoinTokens
     standings: Standings
     config: ConfigService
+    trust: TrustService
     audit: AuditService
     sessions: Sessions
     fingerprint_words: FingerprintWords
@@ -80,6 +89,7 @@ class AdminServer:
         admin_grpc.add_TenantServiceServicer_to_server(TenantServicer(services.tenants), server)
         admin_grpc.add_NodeServiceServicer_to_server(nodes, server)
         admin_grpc.add_ResourceServiceServicer_to_server(ResourceServicer(services.config, services.nodes), server)
+        admin_grpc.add_TrustServiceServicer_to_server(TrustServicer(services.trust), server)
         admin_grpc.add_AuditServiceServicer_to_server(AuditServicer(services.audit), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in served_names():

@@ -1,17 +1,25 @@
 """The services of faos.admin.v1: requests in, answers out, nothing decided here."""
 # ruff: noqa: N802  # RPCs are named as the proto names them
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
 
 from control_plane.api import messages
 from control_plane.api.interceptor import current_caller
-from control_plane.api.interfaces import ConfigService, FingerprintWords, JoinTokens, Sessions, Standings
+from control_plane.api.interfaces import (
+    ConfigService,
+    FingerprintWords,
+    JoinTokens,
+    Sessions,
+    Standings,
+    TrustService,
+)
 from control_plane.api.node_queries import NodeFacts, NodeQueries
 from control_plane.api.node_watch import NodeWatch
 from control_plane.audit.service import AuditService
+from control_plane.config.models import Terms
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2 as admin
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
@@ -24,7 +32,9 @@ class TenantServicer(admin_grpc.TenantServiceServicer):
         self._tenants = tenants
 
     async def CreateTenant(self, request: admin.CreateTenantRequest, context: Context) -> admin.CreateTenantResponse:
-        tenant = await self._tenants.create_tenant(request.name, actor=current_caller().subject)
+        tenant = await self._tenants.create_tenant(
+            request.name, actor=current_caller().subject, publisher_key_pem=request.publisher_key_pem
+        )
         return admin.CreateTenantResponse(tenant=messages.tenant_message(tenant))
 
     async def ListTenants(self, request: admin.ListTenantsRequest, context: Context) -> admin.ListTenantsResponse:
@@ -132,11 +142,13 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             apply_set=request.apply_set,
             prune=request.prune,
             reason=request.reason,
+            terms=terms_of(request, request.expected),
         )
         return admin.ApplyResourcesResponse(
             revision=applied.revision,
             changes=map(messages.detailed_message, applied.changes),
             affected_sites=applied.affected_sites,
+            prepared=messages.prepared_message(applied.prepared),
         )
 
     async def DeleteResources(
@@ -149,11 +161,13 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             request_id=request.request_id,
             validate_only=request.validate_only,
             reason=request.reason,
+            terms=terms_of(request, [each for each in request.names if each.etag]),
         )
         return admin.DeleteResourcesResponse(
             revision=deleted.revision,
             changes=map(messages.detailed_message, deleted.changes),
             affected_sites=deleted.affected_sites,
+            prepared=messages.prepared_message(deleted.prepared),
         )
 
     async def RollbackRevision(
@@ -166,6 +180,7 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             request_id=request.request_id,
             validate_only=request.validate_only,
             reason=request.reason,
+            terms=terms_of(request),
         )
         refused = await self._nodes.refusals_of(request.tenant, request.number)
         return admin.RollbackRevisionResponse(
@@ -173,6 +188,7 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             changes=map(messages.detailed_message, rolled_back.changes),
             affected_sites=rolled_back.affected_sites,
             refused_before=map(messages.status_message, refused),
+            prepared=messages.prepared_message(rolled_back.prepared),
         )
 
     async def GetResource(self, request: admin.GetResourceRequest, context: Context) -> admin.GetResourceResponse:
@@ -203,6 +219,33 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             nodes=map(messages.status_message, statuses),
             entries=entries,
         )
+
+
+def terms_of(
+    request: "admin.ApplyResourcesRequest | admin.DeleteResourcesRequest | admin.RollbackRevisionRequest",
+    expected: Iterable[admin.ResourceName] = (),
+) -> Terms:
+    """On what the change is made. expected: resources that must stand as their etags say."""
+    return Terms(
+        prepare=request.prepare,
+        signed_targets=request.signed_targets,
+        expected_revision=request.expected_revision,
+        etags=tuple(((int(each.kind), each.name), each.etag) for each in expected),
+    )
+
+
+class TrustServicer(admin_grpc.TrustServiceServicer):
+    def __init__(self, trust: TrustService) -> None:
+        self._trust = trust
+
+    async def GetTrust(self, request: admin.GetTrustRequest, context: Context) -> admin.GetTrustResponse:
+        return messages.trust_message(await self._trust.get(request.tenant))
+
+    async def RotateRoot(self, request: admin.RotateRootRequest, context: Context) -> admin.RotateRootResponse:
+        rotated = await self._trust.rotate(
+            request.tenant, request.root, signed_targets=request.signed_targets, actor=current_caller().subject
+        )
+        return admin.RotateRootResponse(root_version=rotated.root_version, revision=rotated.revision)
 
 
 class AuditServicer(admin_grpc.AuditServiceServicer):

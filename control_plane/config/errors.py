@@ -12,6 +12,48 @@ KEYS_UNUSABLE = define(
     why="Its key folder, {directory}, lacks a readable private key that belongs to the tenant's TUF root.",
     next_step="Restore that folder from backup; without it, no new configuration can be signed for the tenant.",
 )
+KEYS_OF_ANOTHER = define(
+    "config.keys_of_another",
+    what="The keys in {directory} are those of another publisher.",
+    why="An earlier attempt to make the tenant ended half-way, and named another publisher's key, or none.",
+    next_step="Make the tenant with the same key as then, or remove that folder first.",
+)
+PUBLISHER_ELSEWHERE = define(
+    "config.publisher_elsewhere",
+    what="This control plane cannot publish for tenant {tenant!r}.",
+    why="The tenant's revisions are signed by its publisher, on a machine of its own; the key is not here.",
+    next_step="Sign with the publisher's key: faos apply --sign KEYREF -f DIR",
+)
+OVERTAKEN = define(
+    "config.overtaken",
+    what="The revision that was signed, {signed}, was overtaken: {number} stands already.",
+    why="{change}",
+    next_step="Look at it (faos describe revision {number}), then run the same command again.",
+)
+REVISION_STALE = define(
+    "config.revision_stale",
+    what="Revision {expected} stands no more: {number} does. Nothing was changed.",
+    why="{change}",
+    next_step="Look at it (faos describe revision {number}), then decide again.",
+)
+RESOURCE_STALE = define(
+    "config.resource_stale",
+    what="{kind} {name!r} is not as you saw it. Nothing was changed.",
+    why="{change}",
+    next_step="Look at it again: faos get {kind} {name}",
+)
+RENEWAL_MISSING = define(
+    "config.renewal_missing",
+    what="The new publisher has not signed what stands.",
+    why="Nodes that know the new root would refuse revision {number}, which the publisher before has signed.",
+    next_step="Have both done in one step: faos tenant publisher set --key KEYREF",
+)
+ROOT_ELSEWHERE = define(
+    "config.root_elsewhere",
+    what="The new root is not signed by the tenant's root key.",
+    why="That key is not here: it is in the hands of whoever moved it.",
+    next_step="Sign with it: add --root-key KEYREF to the command.",
+)
 METADATA_UNREADABLE = define(
     "config.metadata_unreadable",
     what="Stored signed metadata cannot be read.",

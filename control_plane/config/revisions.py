@@ -97,6 +97,26 @@ def last_root(connection: sa.Connection, tenant: str) -> bytes:
     return root or connection.execute(sa.select(tenants.c.tuf_root).where(tenants.c.name == tenant)).scalar_one()
 
 
+def all_roots(connection: sa.Connection, tenant: str) -> list[bytes]:
+    """From version 1 on."""
+    first = connection.execute(sa.select(tenants.c.tuf_root).where(tenants.c.name == tenant)).scalar_one()
+    later = (tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == "root", tuf_metadata.c.version > 1)
+    query = sa.select(tuf_metadata.c.data).where(*later)
+    return [first, *connection.execute(query.order_by(tuf_metadata.c.version)).scalars()]
+
+
+def targets_of(connection: sa.Connection, tenant: str, number: int) -> bytes:
+    """The publisher's statement about a revision that there is."""
+    here = (tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == "targets", tuf_metadata.c.version == number)
+    targets: bytes = connection.execute(sa.select(tuf_metadata.c.data).where(*here)).scalar_one()
+    return targets
+
+
+def etag_of(digest: bytes) -> str:
+    """AIP-154: another for other content."""
+    return digest.hex()[:32]
+
+
 def store_metadata(connection: sa.Connection, tenant: str, role: str, version: int, data: bytes) -> None:
     connection.execute(tuf_metadata.insert().values(tenant=tenant, role=role, version=version, data=data))
 

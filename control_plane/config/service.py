@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -23,26 +23,33 @@ from control_plane.config.errors import (
     RESOURCE_UNKNOWN,
     REVISION_UNKNOWN,
 )
-from control_plane.config.models import Applied, Revision, StoredResource
+from control_plane.config.models import Applied, Revision, StoredResource, Terms
 from control_plane.config.plans import Plan, plan_apply, plan_delete, plan_renewal, plan_rollback
+from control_plane.config.publishing import (
+    RENEW_BEFORE,
+    Author,
+    Publication,
+    prepared,
+    refuse_stale,
+    takes_revision,
+    terms_digest,
+)
 from control_plane.config.revisions import (
     Body,
     changes_of,
+    etag_of,
     last_metadata,
     last_root,
-    manifest_of,
     metadata_of,
     signed_manifest,
     standing_bodies,
     standing_number,
     store_metadata,
-    store_revision,
 )
 from control_plane.db.models import apply_set_members, blobs, resources, revisions
 from control_plane.db.paging import fetch_page
 from control_plane.fleet.interfaces import OfferMaterial
 from control_plane.tenants.service import require_tenant
-from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind, Manifest, ManifestEntry, Resource
 from faos_core import names
 from faos_core.clock import Clock
@@ -62,11 +69,11 @@ ROLLBACK = "faos.admin.v1.ResourceService/RollbackRevision"
 MAX_REASON = 1000  # characters of the column
 MAX_DELETED = 10_000  # in one request
 TIMESTAMP_REFRESH = timedelta(days=1)  # age at which a timestamp is signed again; it lives for seven
-RENEW_BEFORE = timedelta(days=60)  # of the end of what lives a year
 RETRY_REFRESH = timedelta(minutes=10)
 TELL_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
+WITHOUT_TERMS = Terms()
 OnChange = Callable[[str], Awaitable[None]]
 
 
@@ -78,6 +85,20 @@ class Request:
     plan: Callable[[sa.Connection], Plan]
     digest: str  # the same for the same request
     apply_set: str = ""  # that the plan's moved resources go into
+    terms: Terms = WITHOUT_TERMS
+
+    def agreed(self, connection: sa.Connection, tenant: str) -> Plan:
+        """The plan, where everything stands as the terms say. Raises StaleError, and what planning raises."""
+        require_tenant(connection, tenant)
+        if self.terms.expected_revision or self.terms.etags:
+            refuse_stale(connection, tenant, self.terms, standing_bodies(connection, tenant))
+        return self.plan(connection)
+
+    def answer(self, connection: sa.Connection, tenant: str, now: datetime) -> Applied:
+        """What would happen, field by field; and what a publisher would sign, if that is asked for."""
+        plan = self.agreed(connection, tenant)
+        is_prepared = self.terms.prepare and takes_revision(connection, tenant, plan, self.terms, now)
+        return replace(plan.answer(), prepared=prepared(connection, tenant, plan) if is_prepared else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +114,7 @@ class ConfigService:
     def __init__(self, store: Store, keys_dir: Path, clock: Clock) -> None:
         """keys_dir: holds one folder of signing keys per tenant."""
         self._store = store
-        self._keys_dir = keys_dir
+        self._publication = Publication(keys_dir)
         self._clock = clock
         self._listeners: list[OnChange] = []
         self._materials: dict[str, Cached] = {}
@@ -102,10 +123,6 @@ class ConfigService:
     def on_change(self, listener: OnChange) -> None:
         """Have `listener(tenant)` awaited after each new revision, when `offer_material` gives it already."""
         self._listeners.append(listener)
-
-    def create_tenant_keys(self, tenant: str) -> bytes:
-        """Make the tenant's signing keys, or find those that are there; its TUF root, version 1. Blocking."""
-        return trust.create_tenant_keys(self._keys_dir / tenant, now=self._clock.now())
 
     async def apply(
         self,
@@ -118,6 +135,7 @@ class ConfigService:
         apply_set: str = "",
         prune: bool = False,
         reason: str = "",
+        terms: Terms = WITHOUT_TERMS,
     ) -> Applied:
         """Make these resources stand, besides those that do already, as one new revision; none if nothing changes.
 
@@ -126,11 +144,13 @@ class ConfigService:
         apply_set: the set that the resources belong to from now on; empty leaves each where it is.
         prune: delete the set's resources that are not among these.
         reason: for the history, at most 1000 characters.
+        terms: what must stand as it was seen, and who signs.
         A cancelled apply is finished or not begun, never half done.
         Raises: ResourcesInvalidError, LeftDanglingError (what is pruned is still needed), InvalidError (a prune that
             does not say of what, or of all; a set's name; a reason too long), NotFoundError (tenant), ConflictError
-            (request_id of another request), SetupError (the tenant's keys cannot be used), and what the store raises.
-            Nothing was stored then.
+            (request_id of another request), SetupError (the tenant's keys cannot be used, or are elsewhere),
+            StaleError (it stands otherwise than the terms say, or another revision came before the one signed), and
+            what the store raises. Nothing was stored then.
         """
         if prune and not apply_set:
             raise InvalidError(PRUNE_UNNAMED)
@@ -141,8 +161,9 @@ class ConfigService:
         request = Request(
             APPLY,
             lambda connection: plan_apply(connection, tenant, bodies, apply_set=set_name, prune=prune),
-            request_digest(bodies, apply_set=set_name, prune=prune),
+            request_digest(bodies, apply_set=set_name, prune=prune, **terms_digest(terms)),
             apply_set=set_name,
+            terms=terms,
         )
         return await self._change(tenant, request, author, request_id, validate_only, reason)
 
@@ -155,6 +176,7 @@ class ConfigService:
         request_id: str = "",
         validate_only: bool = False,
         reason: str = "",
+        terms: Terms = WITHOUT_TERMS,
     ) -> Applied:
         """Make these resources, by kind and name, stand no more, as one new revision. As `apply`.
 
@@ -165,7 +187,10 @@ class ConfigService:
             raise InvalidError(NAMES_MISSING, count=len(keys), limit=MAX_DELETED)
         wanted = sorted({(int(kind), name) for kind, name in keys})
         request = Request(
-            DELETE, lambda connection: plan_delete(connection, tenant, wanted), request_digest([], delete=wanted)
+            DELETE,
+            lambda connection: plan_delete(connection, tenant, wanted),
+            request_digest([], delete=wanted, **terms_digest(terms)),
+            terms=terms,
         )
         return await self._change(tenant, request, author, request_id, validate_only, reason)
 
@@ -178,6 +203,7 @@ class ConfigService:
         request_id: str = "",
         validate_only: bool = False,
         reason: str = "",
+        terms: Terms = WITHOUT_TERMS,
     ) -> Applied:
         """Make what stood in revision `number` stand again, as a new and higher one; none if it stands. As `apply`.
 
@@ -185,7 +211,10 @@ class ConfigService:
             `apply`.
         """
         request = Request(
-            ROLLBACK, lambda connection: plan_rollback(connection, tenant, number), request_digest([], rollback=number)
+            ROLLBACK,
+            lambda connection: plan_rollback(connection, tenant, number),
+            request_digest([], rollback=number, **terms_digest(terms)),
+            terms=terms,
         )
         return await self._change(tenant, request, author, request_id, validate_only, reason)
 
@@ -193,8 +222,9 @@ class ConfigService:
         self, tenant: str, request: Request, author: str, request_id: str, validate_only: bool, reason: str
     ) -> Applied:
         because = checked_reason(reason)
-        if validate_only:
-            return await self._store.read(lambda connection: request.plan(connection).answer())
+        if validate_only or request.terms.prepare:
+            now = self._clock.now()
+            return await self._store.read(lambda connection: request.answer(connection, tenant, now))
         return await undivided(self._make(tenant, request, author, request_id, because))
 
     async def _make(self, tenant: str, request: Request, author: str, request_id: str, reason: str) -> Applied:
@@ -205,51 +235,26 @@ class ConfigService:
             before = answered(connection, tenant, request_id, request.digest) if request_id else None
             if before:
                 return before, False
-            plan = request.plan(connection)
-            number = self._publish(connection, tenant, plan, author, now, reason) if plan.is_new else plan.number
+            plan, targets = request.agreed(connection, tenant), request.terms.signed_targets
+            number, is_new = plan.number, takes_revision(connection, tenant, plan, request.terms, now)
+            if is_new:
+                who = Author(author, now, reason)
+                number = self._publication.publish(connection, tenant, plan, who, signed_targets=targets)
             assign(connection, tenant, request.apply_set, plan.moved)
             applied = Applied(number, plan.changes, plan.affected_sites)
             if request_id:
                 remember(connection, tenant, request_id, request.digest, applied, now)
             record(connection, actor=author, action=request.action, tenant=tenant, target=_target(plan, number), at=now)
-            return applied, plan.is_new
+            return applied, is_new
 
         applied, is_new = await self._store.write(write)
         if is_new:
             log.info("config.revision", extra={names.TENANT: tenant, names.REVISION: applied.revision})
-            await self._tell(tenant)
+            await self.tell(tenant)
         return applied
 
-    def _publish(
-        self, connection: sa.Connection, tenant: str, plan: Plan, author: str, now: datetime, reason: str = ""
-    ) -> int:
-        """Sign and store the revision after the one that stands. In the writer thread; opens key files (about 1 ms)."""
-        number = plan.number + 1
-        manifest = manifest_of(tenant, number, plan.after.values())
-        timestamp_version = last_metadata(connection, tenant, "timestamp")[0] + 1
-        signed = trust.sign_revision(
-            trust.load_tenant_keys(self._keys_dir / tenant),
-            manifest=manifest,
-            revision=number,
-            timestamp_version=timestamp_version,
-            now=now,
-        )
-        changes = [change for change in plan.changes if change.change != ChangeType.CHANGE_TYPE_UNCHANGED]
-        digest = sha256(manifest).digest()
-        revision = Revision(tenant, number, now, author, digest, changes, reason=reason, rollback_of=plan.rollback_of)
-        store_revision(
-            connection,
-            revision,
-            manifest,
-            signed,
-            timestamp_version=timestamp_version,
-            changed=plan.changed,
-            removed=plan.removed,
-        )
-        return number
-
-    async def _tell(self, tenant: str) -> None:
-        """The revision is durable: whoever cannot be told now sees it when they next ask."""
+    async def tell(self, tenant: str) -> None:
+        """A revision is durable: whoever cannot be told now sees it when they next ask."""
         async with self._lock(tenant):
             self._materials.pop(tenant, None)
         for listener in self._listeners:
@@ -317,7 +322,7 @@ class ConfigService:
         version, timestamp = last_metadata(connection, tenant, "timestamp")
         if _age(timestamp, now) < TIMESTAMP_REFRESH:
             return  # another process was first, or the renewal above signed it
-        keys = trust.load_tenant_keys(self._keys_dir / tenant)
+        keys = self._publication.keys(connection, tenant)
         fresh = trust.resign_timestamp(keys, timestamp, timestamp_version=version + 1, now=now)
         store_metadata(connection, tenant, "timestamp", version + 1, fresh)
 
@@ -325,7 +330,7 @@ class ConfigService:
         root = last_root(connection, tenant)
         if trust.expires_at(root) - now >= RENEW_BEFORE:
             return
-        renewed = trust.renew_root(trust.load_tenant_keys(self._keys_dir / tenant), root, now=now)
+        renewed = trust.renew_root(self._publication.keys(connection, tenant), root, now=now)
         store_metadata(connection, tenant, "root", trust.version_of(renewed), renewed)
         record(connection, actor=ITSELF, action=RENEW, tenant=tenant, target="TUF root", at=now)
 
@@ -334,7 +339,7 @@ class ConfigService:
         _, targets = last_metadata(connection, tenant, "targets")
         if trust.expires_at(targets) - now >= RENEW_BEFORE:
             return
-        number = self._publish(connection, tenant, plan_renewal(connection, tenant), ITSELF, now)
+        number = self._publication.publish(connection, tenant, plan_renewal(connection, tenant), Author(ITSELF, now))
         record(connection, actor=ITSELF, action=RENEW, tenant=tenant, target=f"revision {number}", at=now)
 
     async def get_resource(self, tenant: str, kind: Kind.ValueType, name: str) -> StoredResource:
@@ -454,12 +459,12 @@ def _stored(tenant: str) -> sa.Select[Any]:
     members = apply_set_members
     same = (members.c[key] == resources.c[key] for key in ("tenant", "kind", "name"))
     joined = joined.outerjoin(members, sa.and_(*same))
-    columns = (resources.c.kind, resources.c.name, resources.c.revision, blobs.c.data, members.c.apply_set)
-    return sa.select(*columns).select_from(joined).where(resources.c.tenant == tenant)
+    columns = (resources.c.kind, resources.c.name, resources.c.revision, members.c.apply_set)
+    return sa.select(*columns, blobs.c.data, blobs.c.sha256).select_from(joined).where(resources.c.tenant == tenant)
 
 
 def _resource(row: sa.Row[Any]) -> StoredResource:
-    return StoredResource(Resource.FromString(row.data), row.revision, row.apply_set or "")
+    return StoredResource(Resource.FromString(row.data), row.revision, row.apply_set or "", etag_of(row.sha256))
 
 
 def _revisions(tenant: str) -> sa.Select[Any]:

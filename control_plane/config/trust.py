@@ -1,4 +1,5 @@
-"""Signing of a tenant's revisions with The Update Framework: the only place of this plane that knows python-tuf.
+"""Signing of a tenant's revisions with The Update Framework: the only place of this plane that knows python-tuf. What
+a publisher can do on a machine of its own is in faos_core.publisher.
 
 One TUF repository per tenant (DESIGN §4) with one target, "manifest". Its metadata is a pure function of the
 manifest, two version numbers and the time, so nothing is read back to sign the next revision:
@@ -16,11 +17,12 @@ root is renewed (same keys, next version) and the standing content published aga
 
 **Keys** are found by reference, one per role, in `keys.json` of the tenant's key folder: "file:NAME" is a PKCS#8 file
 beside it (the embedded default); any other scheme is a securesystemslib signer URI (KMS, HSM, Vault). A folder
-without a reference for a role simply cannot sign as that role: an offline publisher or an offline root.
+without a reference for a role simply cannot sign as that role: an offline publisher or an offline root. Which key a
+role has is said by the newest root, which stands in the database; version 1 lies beside the keys.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,26 +36,25 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # python-tuf re-ex
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
-    TargetFile,
     Targets,
     Timestamp,
 )
 from tuf.api.serialization import DeserializationError
-from tuf.api.serialization.json import JSONSerializer
 
-from control_plane.config.errors import KEYS_UNUSABLE, METADATA_UNREADABLE
+from control_plane.config.errors import KEYS_OF_ANOTHER, KEYS_UNUSABLE, METADATA_UNREADABLE, PUBLISHER_ELSEWHERE
+from faos_core import publisher
 from faos_core.disk import Disk
-from faos_core.errors import IntegrityError, SetupError
+from faos_core.errors import ConflictError, IntegrityError, InvalidError, SetupError
+from faos_core.publisher import TARGET_PATH as TARGET_PATH
+from faos_core.publisher import YEAR, keys_of, sign_targets, signed
 
-TARGET_PATH = "manifest"
 ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 TIMESTAMP_LIFETIME = timedelta(days=7)
 LIFETIME = {
-    Root.type: timedelta(days=365),
-    Targets.type: timedelta(days=365),
-    Snapshot.type: timedelta(days=365),
+    Root.type: YEAR,
+    Targets.type: YEAR,
+    Snapshot.type: YEAR,
     Timestamp.type: TIMESTAMP_LIFETIME,
 }
 REFERENCES_FILE = "keys.json"
@@ -75,19 +76,24 @@ class TenantKeys:
     """A tenant's signing keys by reference. Immutable; holds no private key."""
 
     directory: Path
-    root: bytes  # version 1 of the root metadata, which has every public key
+    root: bytes  # the root metadata that stands, which has every public key
     references: Mapping[str, str]  # TUF role → key reference
+
+    def holds(self, role: str) -> bool:
+        """Whether the role is signed for here."""
+        return role in self.references
 
     def signer(self, role: str) -> Signer:
         """Open the key of a role; touches the disk, or the KMS. Raises SetupError when it cannot be used."""
+        if role == Targets.type and not self.holds(role):
+            raise SetupError(PUBLISHER_ELSEWHERE, tenant=self.directory.name)
         try:
             return _open(self.directory, self.references[role], self.public_key(role))
         except (OSError, LookupError, ValueError, UnsupportedAlgorithm, SigningLibraryError) as error:
             raise SetupError(KEYS_UNUSABLE, role=role, directory=self.directory) from error
 
     def public_key(self, role: str) -> Key:
-        root = Metadata[Root].from_bytes(self.root).signed
-        return root.get_key(root.roles[role].keyids[0])
+        return keys_of(self.root, role)[0]
 
 
 def _open(directory: Path, reference: str, public_key: Key) -> Signer:
@@ -97,75 +103,103 @@ def _open(directory: Path, reference: str, public_key: Key) -> Signer:
     return CryptoSigner(load_pem_private_key(pem, None), public_key)
 
 
-def create_tenant_keys(directory: Path, *, now: datetime) -> bytes:
+def create_tenant_keys(directory: Path, *, now: datetime, publisher_key: Key | None = None) -> bytes:
     """Make the four keys of a tenant in this folder and return its root metadata, version 1.
+
+    publisher_key: of a publisher elsewhere, so only three are made; None: it is made here too.
 
     A folder that has them already stays as it is, and its root is returned: safe to call again after a crash, which
     leaves either all or nothing. Files are mode 0600, folders 0700. Blocking; fsyncs.
+    Raises: ConflictError when those that are there have another publisher.
     """
-    if (directory / ROOT_FILE).exists():
-        return (directory / ROOT_FILE).read_bytes()
-    try:
-        Disk().put_folder(directory, _new_keys(now))
-    except OSError:
-        if not (directory / ROOT_FILE).exists():
-            raise
-    return (directory / ROOT_FILE).read_bytes()  # perhaps of another process, which made them meanwhile
+    if not (directory / ROOT_FILE).exists():
+        try:
+            Disk().put_folder(directory, _new_keys(now, publisher_key))
+        except OSError:
+            if not (directory / ROOT_FILE).exists():
+                raise
+    root = (directory / ROOT_FILE).read_bytes()  # perhaps of another process, which made them meanwhile
+    here = load_tenant_keys(directory).holds(Targets.type)
+    if here != (publisher_key is None) or (publisher_key and keys_of(root, Targets.type) != [publisher_key]):
+        raise ConflictError(KEYS_OF_ANOTHER, directory=directory)
+    return root
 
 
-def _new_keys(now: datetime) -> dict[str, bytes]:
+def _new_keys(now: datetime, publisher_key: Key | None) -> dict[str, bytes]:
     """The content of a tenant's folder, by file name."""
-    signers = {role: CryptoSigner.generate_ed25519() for role in ROLES}
+    signers = {role: CryptoSigner.generate_ed25519() for role in ROLES if role != Targets.type or not publisher_key}
     root = Root(expires=now + LIFETIME[Root.type], consistent_snapshot=False)
-    for role, signer in signers.items():
-        root.add_key(signer.public_key, role)
-    references = {role: f"{FILE_SCHEME}{role}.pem" for role in ROLES}
+    for role in ROLES:
+        root.add_key(signers[role].public_key if role in signers else publisher_key, role)
+    references = {role: f"{FILE_SCHEME}{role}.pem" for role in signers}
     files = {f"{role}.pem": signer.private_bytes for role, signer in signers.items()}
-    files[REFERENCES_FILE] = json.dumps(references, indent=2).encode()
-    files[ROOT_FILE] = _signed(root, signers[Root.type])
+    files[REFERENCES_FILE] = _references(references)
+    files[ROOT_FILE] = signed(root, signers[Root.type])
     return files
 
 
-def load_tenant_keys(directory: Path) -> TenantKeys:
-    """The keys that `create_tenant_keys` made, or that an operator referred to. Raises SetupError."""
+def _references(references: Mapping[str, str]) -> bytes:
+    return json.dumps(references, indent=2).encode()
+
+
+def load_tenant_keys(directory: Path, root: bytes = b"") -> TenantKeys:
+    """The keys that `create_tenant_keys` made, or that an operator referred to. root: the one that stands; empty: it is
+    still version 1. Raises SetupError."""
     try:
         references = dict(json.loads((directory / REFERENCES_FILE).read_bytes()))
-        root = (directory / ROOT_FILE).read_bytes()
+        root = root or (directory / ROOT_FILE).read_bytes()
         Metadata[Root].from_bytes(root)
     except (OSError, ValueError, TypeError, DeserializationError) as error:
         raise SetupError(KEYS_UNUSABLE, role="root", directory=directory) from error
     return TenantKeys(directory, root, {role: str(references[role]) for role in ROLES if role in references})
 
 
+def forget_keys(directory: Path, roles: Sequence[str]) -> None:
+    """Sign no more for these roles, and destroy the private keys of those that are files here. Idempotent; blocking.
+
+    Raises: SetupError, OSError. What they signed with is worthless once nodes have the root that names others.
+    """
+    keys = load_tenant_keys(directory)
+    kept = {role: reference for role, reference in keys.references.items() if role not in roles}
+    Disk().put(directory, {REFERENCES_FILE: _references(kept)})
+    for role in roles:
+        reference = keys.references.get(role, "")
+        if reference.startswith(FILE_SCHEME):
+            Disk().remove(directory / Path(reference.removeprefix(FILE_SCHEME)).name)
+    Disk().sync_folder(directory)
+
+
 def sign_revision(
-    keys: TenantKeys, *, manifest: bytes, revision: int, timestamp_version: int, now: datetime
+    keys: TenantKeys,
+    *,
+    manifest: bytes,
+    revision: int,
+    timestamp_version: int,
+    now: datetime,
+    signed_targets: bytes = b"",
 ) -> SignedMetadata:
     """Sign a revision's manifest as publisher, and snapshot and timestamp over it.
 
     revision: from 1; must exceed the one that stands. timestamp_version: must exceed every one signed before.
-    Blocking, about 1 ms with key files. Raises SetupError when a key cannot be used.
+    signed_targets: the publisher's part, where it was signed elsewhere.
+    Blocking, about 1 ms with key files.
+    Raises: SetupError when a key cannot be used, or is not here; InvalidError when signed_targets are not these.
     """
-    targets = sign_targets(keys.signer(Targets.type), manifest=manifest, revision=revision, now=now)
+    what: dict[str, Any] = {"manifest": manifest, "revision": revision, "now": now}
+    if signed_targets:
+        publisher.check_targets(keys.root, signed_targets, **what)
+    targets = signed_targets or sign_targets(keys.signer(Targets.type), **what)
     meta = {"targets.json": _meta(targets, revision)}
-    snapshot = _signed(
+    snapshot = signed(
         Snapshot(version=revision, expires=now + LIFETIME[Snapshot.type], meta=meta), keys.signer(Snapshot.type)
     )
     timestamp = _timestamp(keys, _meta(snapshot, revision), timestamp_version, now)
     return SignedMetadata(timestamp, snapshot, targets)
 
 
-def sign_targets(publisher: Signer, *, manifest: bytes, revision: int, now: datetime) -> bytes:
-    """The publisher's part, which can be done on a machine of its own."""
-    targets = {TARGET_PATH: TargetFile.from_data(TARGET_PATH, manifest, ["sha256"])}
-    return _signed(Targets(version=revision, expires=now + LIFETIME[Targets.type], targets=targets), publisher)
-
-
 def renew_root(keys: TenantKeys, root: bytes, *, now: datetime) -> bytes:
     """The next version of the root metadata: the same keys for another year. Needs the root key."""
-    metadata = _read(root)
-    metadata.signed.version += 1
-    metadata.signed.expires = now + LIFETIME[Root.type]
-    return _signed(metadata.signed, keys.signer(Root.type))
+    return publisher.with_signature(publisher.next_root(root, now=now), keys.signer(Root.type))
 
 
 def resign_timestamp(keys: TenantKeys, timestamp: bytes, *, timestamp_version: int, now: datetime) -> bytes:
@@ -175,23 +209,25 @@ def resign_timestamp(keys: TenantKeys, timestamp: bytes, *, timestamp_version: i
 
 def _timestamp(keys: TenantKeys, snapshot: MetaFile, version: int, now: datetime) -> bytes:
     timestamp = Timestamp(version=version, expires=now + TIMESTAMP_LIFETIME, snapshot_meta=snapshot)
-    return _signed(timestamp, keys.signer(Timestamp.type))
+    return signed(timestamp, keys.signer(Timestamp.type))
 
 
 def _meta(metadata: bytes, version: int) -> MetaFile:
     return MetaFile.from_data(version, metadata, ["sha256"])
 
 
-def _signed(signed: Signed, signer: Signer) -> bytes:
-    metadata: Metadata[Any] = Metadata(signed)
-    metadata.sign(signer)
-    return metadata.to_bytes(JSONSerializer(compact=True))
-
-
 def version_of(metadata: bytes) -> int:
     """Raises IntegrityError for what is no metadata."""
     version: int = _read(metadata).signed.version
     return version
+
+
+def targets_version(targets: bytes) -> int:
+    """Of what somebody else signed. Raises InvalidError for what is no metadata."""
+    try:
+        return version_of(targets)
+    except IntegrityError as error:
+        raise InvalidError(publisher.TARGETS_REFUSED, reason="It is no TUF metadata.") from error
 
 
 def expires_at(metadata: bytes) -> datetime:

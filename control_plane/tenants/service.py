@@ -19,8 +19,9 @@ from faos_core.store import Store
 CREATE_TENANT = "faos.admin.v1.TenantService/CreateTenant"
 CREATE_SITE = "faos.admin.v1.TenantService/CreateSite"
 
-CreateKeys = Callable[[str], bytes]
-"""Makes a tenant's signing keys and returns its TUF root. Blocking; the same root when called again."""
+CreateKeys = Callable[[str, str], bytes]
+"""Makes a tenant's signing keys, but for those of a publisher elsewhere (its public key as PEM; empty: none is), and
+returns its TUF root. Blocking; the same root when called again."""
 
 
 class TenantService:
@@ -32,16 +33,17 @@ class TenantService:
         self._create_keys = create_keys
         self._creating = asyncio.Lock()  # one key folder is made by one call
 
-    async def create_tenant(self, name: str, *, actor: str) -> Tenant:
+    async def create_tenant(self, name: str, *, actor: str, publisher_key_pem: str = "") -> Tenant:
         """Make the tenant and its signing keys.
 
+        publisher_key_pem: public key of a publisher elsewhere; empty: the control plane makes that key too.
         The keys come first: a crash in between leaves keys that the next attempt finds and uses.
-        Raises: InvalidError (malformed name), ConflictError (there already).
+        Raises: InvalidError (malformed name or key), ConflictError (there already).
         """
         tenant = Tenant(check_name(name), self._clock.now())
         async with self._creating:
             await self._store.read(lambda connection: _refuse_taken(connection, name))
-            tuf_root = await asyncio.to_thread(self._create_keys, name)
+            tuf_root = await asyncio.to_thread(self._create_keys, name, publisher_key_pem)
             await self._store.write(lambda connection: _insert_tenant(connection, tenant, tuf_root, actor))
         return tenant
 

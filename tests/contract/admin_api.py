@@ -13,6 +13,7 @@ from control_plane.api.node_queries import NodeQueries
 from control_plane.api.server import AdminServer, AdminServices
 from control_plane.audit.service import AuditService, record
 from control_plane.config.service import ConfigService
+from control_plane.config.trust_service import TrustService
 from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
@@ -78,13 +79,15 @@ def credentials_of(folder: Path) -> Credentials:
 def services_over(store: Store, folder: Path, sessions: OpenSessions) -> AdminServices:
     clock = SystemClock()
     config = ConfigService(store, folder / "keys", clock)
+    trust = TrustService(store, folder / "keys", clock, config.tell)
     authority = Authority.open(folder / "ca", clock)
     return AdminServices(
-        tenants=TenantService(store, clock, config.create_tenant_keys),
+        tenants=TenantService(store, clock, trust.create_tenant_keys),
         nodes=NodeQueries(store),
         join_tokens=JoinTokens(store, authority, record, clock, ["cp.example:7443"]),
         standings=NodeStandings(store, authority, record),
         config=config,
+        trust=trust,
         audit=AuditService(store),
         sessions=sessions,
         fingerprint_words=words_of,

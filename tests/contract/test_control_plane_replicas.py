@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from control_plane.audit.service import AuditService, record
 from control_plane.config.service import ConfigService
+from control_plane.config.trust_service import TrustService
 from control_plane.db.models import audit_records, nodes, revisions, tuf_metadata
 from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority, enrolment_uri
@@ -37,7 +38,8 @@ def services(store: Store, folder: Path) -> tuple[TenantService, ConfigService, 
     clock = SystemClock()
     config = ConfigService(store, folder / "keys", clock)
     tokens = JoinTokens(store, Authority.open(folder / "ca", clock), record, clock, ["127.0.0.1:1"])
-    return TenantService(store, clock, config.create_tenant_keys), config, tokens
+    trust = TrustService(store, folder / "keys", clock, config.tell)
+    return TenantService(store, clock, trust.create_tenant_keys), config, tokens
 
 
 async def replica(url: str, folder: Path, number: int, joins: list[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from control_plane.audit.service import verify
 from control_plane.config import trust
 from control_plane.config.errors import ResourcesInvalidError
 from control_plane.config.service import ConfigService
+from control_plane.config.trust_service import TrustService
 from control_plane.db.models import audit_records, nodes, revisions, tuf_metadata
 from control_plane.db.schema import migrate_schema
 from control_plane.tenants.service import TenantService
@@ -62,7 +63,8 @@ async def configuration(folder, age=timedelta(0), url=None):
     clock.at -= age
     async with Store(url) as store:
         service = ConfigService(store, folder / "keys", clock)
-        tenants = TenantService(store, clock, service.create_tenant_keys)
+        trusts = TrustService(store, folder / "keys", clock, service.tell)
+        tenants = TenantService(store, clock, trusts.create_tenant_keys)
         await tenants.create_tenant("acme", actor="test")
         for name in ("north", "south"):
             await tenants.create_site("acme", name, labels={"region": name}, actor="test")

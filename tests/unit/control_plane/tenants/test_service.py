@@ -31,7 +31,7 @@ class Keys:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, tenant: str) -> bytes:
+    def __call__(self, tenant: str, publisher_key_pem: str) -> bytes:
         self.asked.append(tenant)
         return f"root of {tenant}".encode()
 
