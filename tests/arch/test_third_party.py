@@ -153,7 +153,7 @@ def test_extra_is_enough_for_its_role(extra: str) -> None:
     [
         ("node", {"click", "rich", "ruamel-yaml", "grpcio-reflection", "grpcio-health-checking"}),
         ("control-plane", {"mcp", "chromadb", "xllamacpp", "onnxruntime", "tokenizers", "click", "rich"}),
-        ("cli", {"sqlalchemy", "alembic", "tuf", "mcp", "chromadb", "xllamacpp"}),
+        ("cli", {"sqlalchemy", "alembic", "mcp", "chromadb", "xllamacpp"}),
     ],
 )
 def test_extra_does_not_bring_what_another_role_needs(extra: str, unwanted: set[str]) -> None:
