@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from data_plane.ceiling.models import Ceiling
 from data_plane.egress.interfaces import Identifiers
@@ -10,7 +11,7 @@ from data_plane.link.interfaces import Configuration, ConfigurationError
 from data_plane.link.nacks import refusal
 from data_plane.memory.interfaces import KnowledgeBases
 from data_plane.models.catalogue import ModelCatalogue
-from data_plane.tools.broker import ToolServers
+from data_plane.tools.broker import Change, ToolServers
 from data_plane.tools.errors import StartCause, ToolServerError
 from faos.resource.v1 import resource_pb2 as resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -51,10 +52,12 @@ class NodeActivation:
         return self._running
 
     async def activate(self, configuration: Configuration) -> None:
-        """See Activation. Tool servers come last: starting them is the one step that replaces what runs."""
-        await self._load_models(configuration)
-        await self._ingest(configuration)
-        await self._start_tools(configuration)
+        """See Activation. Tool servers start beside what runs while models load and documents are read; they replace
+        it last, when everything is known to be good."""
+        async with self._tools_beside(configuration) as tools:
+            await self._load_models(configuration)
+            await self._ingest(configuration)
+            await tools.commit()
         before, self._running = self._running, configuration
         self._identifiers.replace_names(configuration.names())
         self.activated.set()
@@ -88,9 +91,11 @@ class NodeActivation:
                 raise _refused(tunnel.NACK_CODE_INGEST_FAILED, resource.KIND_KNOWLEDGE_BASE, name, error) from error
             log.info("knowledge_base.ingested", extra={names.RESOURCE: name, names.SIZE: report.chunks})
 
-    async def _start_tools(self, configuration: Configuration) -> None:
+    @asynccontextmanager
+    async def _tools_beside(self, configuration: Configuration) -> AsyncIterator[Change]:
         try:
-            await self._tools.reconcile(configuration.tool_servers)
+            async with self._tools.begun(configuration.tool_servers) as change:
+                yield change
         except ToolServerError as error:
             code = TOOL_NACKS[error.cause]
             raise _refused(code, resource.KIND_TOOL_SERVER, error.server, error) from error

@@ -34,6 +34,7 @@ from data_plane.models.verification import FileVerifier
 from data_plane.settings import NodeSettings
 from data_plane.storage.service import open_storage
 from data_plane.tools.broker import ToolServers
+from data_plane.tools.pins import StoredPins
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, SetupError, StopError
@@ -83,7 +84,10 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         stack.push_async_callback(embedder.aclose)
         models = ModelCatalogue(ceiling.models, verifier, endpoints=ceiling.endpoints, open_door=egress.http_door)
         stack.push_async_callback(models.aclose)
-        tools = await stack.enter_async_context(ToolServers(ceiling, clock=clock))
+        pins = StoredPins(storage.store, clock)
+        tools = await stack.enter_async_context(
+            ToolServers(ceiling, clock=clock, pins=pins, open_door=egress.http_door)
+        )
         knowledge = KnowledgeService(storage.store, storage.sealer, embedder)
         activation = NodeActivation(
             ceiling, models=models, tools=tools, knowledge=knowledge, identifiers=egress.identifiers
@@ -125,6 +129,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         site = SiteServer(settings.data_dir, api, folder_is_owned=True)
         async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
             yield Node(membership, applier, activation, runs, session, egress)
+            applier.stopping()
 
 
 class Resumer:

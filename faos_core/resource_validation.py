@@ -146,6 +146,12 @@ TOOLS_MISSING = define(
     why="toolChoice REQUIRED makes the first turn call a tool.",
     next_step="Add tools, or choose another toolChoice.",
 )
+ONE_OF_TWO = define(
+    "resource.one_of_two",
+    what="It is set beside {other}.",
+    why="Exactly one of the two says where it is.",
+    next_step="Remove one of the two.",
+)
 SCHEMA_INVALID = define(
     "resource.schema_invalid",
     what="It is not a JSON Schema that can be used: {reason}.",
@@ -290,7 +296,10 @@ def is_model_tag(text: str) -> bool:
 
 
 def _tool_server(server: pb.ToolServer) -> Iterator[Found]:
-    yield from _name("spec.program", server.program, required=True)
+    yield from _name("spec.program", server.program, required=not server.endpoint)
+    yield from _name("spec.endpoint", server.endpoint)
+    if server.program and server.endpoint:
+        yield "spec.endpoint", ONE_OF_TWO, {"other": "spec.program"}
     if not server.allowed_tools:
         yield "spec.allowedTools", REQUIRED, {}
     yield from _tools("spec.allowedTools", server.allowed_tools)

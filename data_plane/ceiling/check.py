@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
-from data_plane.ceiling.models import Ceiling
+from data_plane.ceiling.models import Ceiling, DoorCeiling
 from faos.resource.v1.resource_pb2 import MODEL_RUNTIME_OLLAMA, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import Nack
 from faos_core.kinds import BY_FIELD, field_path_numbers
+
+MCP_DOOR = "mcp-http"
 
 
 def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
@@ -21,7 +23,22 @@ def check(resource: Resource, ceiling: Ceiling) -> Nack | None:
             return _nack(resource, tunnel.NACK_CODE_NAME_NOT_IN_CEILING, path=f"spec.{field}")
     if resource.model.context_tokens > ceiling.limits.context_tokens:
         return _nack(resource, tunnel.NACK_CODE_ABOVE_CEILING, path="spec.contextTokens")
+    if resource.tool_server.endpoint and not takes_customer_data(resource.tool_server.endpoint, ceiling):
+        return _nack(resource, tunnel.NACK_CODE_ABOVE_CEILING, path="spec.endpoint")
     return None
+
+
+def check_count(resources: Iterable[Resource], ceiling: Ceiling) -> Nack | None:
+    """The NACK for the first tool server, by name, that is one too many."""
+    servers = sorted((it for it in resources if it.HasField("tool_server")), key=lambda it: it.metadata.name)
+    beyond = servers[ceiling.limits.tool_servers :]
+    return _nack(beyond[0], tunnel.NACK_CODE_ABOVE_CEILING, path="") if beyond else None
+
+
+def takes_customer_data(endpoint: str, ceiling: Ceiling) -> bool:
+    """Whether a tool can be called there at all: what a model puts into a call may be a customer's."""
+    door = ceiling.doors.get(MCP_DOOR, DoorCeiling.CUSTOMER)
+    return door is ceiling.endpoints[endpoint].data_class is DoorCeiling.CUSTOMER
 
 
 def _references(resource: Resource, ceiling: Ceiling) -> Iterable[tuple[str, str, Iterable[str]]]:
@@ -31,7 +48,11 @@ def _references(resource: Resource, ceiling: Ceiling) -> Iterable[tuple[str, str
             remote = resource.model.runtime == MODEL_RUNTIME_OLLAMA
             yield "source", resource.model.source, ceiling.endpoints if remote else ceiling.models
         case "tool_server":
-            yield "program", resource.tool_server.program, ceiling.programs
+            server = resource.tool_server
+            if server.endpoint:
+                yield "endpoint", server.endpoint, ceiling.endpoints
+            else:
+                yield "program", server.program, ceiling.programs
         case "knowledge_base":
             yield "folder", resource.knowledge_base.folder, ceiling.folders
 

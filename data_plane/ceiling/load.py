@@ -27,7 +27,7 @@ from faos_core.kinds import BY_NAME
 from faos_core.settings import hint, load_toml
 
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
-DOORS = ("tunnel", "remote-model")
+DOORS = ("tunnel", "remote-model", "mcp-http")
 URL_SCHEMES = ("http", "https")
 
 

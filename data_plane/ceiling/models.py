@@ -87,6 +87,8 @@ class Limits:
     concurrent_runs: int = 64
     tool_result_bytes: int = 65536
     context_tokens: int = 32768  # of one model: what it takes of the machine's memory
+    tool_servers: int = 32  # run or asked at once
+    concurrent_tool_calls: int = 64  # of one tool server
 
 
 @dataclass(frozen=True, slots=True)

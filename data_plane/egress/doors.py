@@ -68,7 +68,15 @@ TLS_PROBE = Door(
     highest_ceiling=DoorCeiling.OPERATIONAL,
 )
 
-DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL, PROXY, TLS_PROBE)}
+MCP_HTTP = Door(
+    name="mcp-http",
+    kind=DoorKind.HTTP,
+    opened_by=("data_plane.egress.httpx2_transport", "data_plane.tools.mcp_http"),
+    default_ceiling=DoorCeiling.CUSTOMER,  # each endpoint says how much of it may pass
+    highest_ceiling=DoorCeiling.CUSTOMER,
+)
+
+DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL, MCP_HTTP, PROXY, TLS_PROBE)}
 
 
 def ceiling_of(name: str, site: Mapping[str, DoorCeiling]) -> DoorCeiling:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from data_plane.ceiling.check import check
+from data_plane.ceiling.check import check, check_count
 from data_plane.ceiling.models import Ceiling
 from data_plane.link.approval import first_unapproved
 from data_plane.link.interfaces import Configuration, ConfigurationError
@@ -36,6 +36,8 @@ def admit(resources: Sequence[Resource], ceiling: Ceiling, before: Configuration
     for resource in resources:
         if nack := check(resource, ceiling):
             raise ConfigurationError(nack)
+    if nack := check_count(resources, ceiling):
+        raise ConfigurationError(nack)
     if nack := first_unapproved(resources, before, ceiling.approval_required):
         raise ConfigurationError(nack)
 

@@ -5,20 +5,31 @@ Nothing that a model says reaches a server but through `ToolServers.call`.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from data_plane.ceiling.models import Ceiling
+from data_plane.ceiling.models import Ceiling, Endpoint
+from data_plane.egress.doors import MCP_HTTP
 from data_plane.tools import errors, sandbox
 from data_plane.tools.errors import StartCause, ToolServerError
-from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult
+from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult, ToolState
+from data_plane.tools.mcp_connection import Carrier
+from data_plane.tools.mcp_stdio import StdioCarrier
+from data_plane.tools.pins import Pins, VolatilePins
 from data_plane.tools.policy import Effect, Verdict, judge
-from data_plane.tools.supervised import START_TIMEOUT_S, ServerSettings, SupervisedServer
+from data_plane.tools.supervised import FREE_WITHIN_S, START_TIMEOUT_S, ServerSettings, SupervisedServer
 from faos.resource.v1.resource_pb2 import Policy, ToolServer
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import DeniedError, InvalidError, NotFoundError, SetupError
+from faos_core.errors import DeniedError, InvalidError, NotFoundError, SetupError, UnavailableError
 from faos_core.json_schema import BadSchemaError, first_violation
+
+if TYPE_CHECKING:
+    from data_plane.egress.http_door import HttpDoor
+
+OpenDoor = Callable[[str, Endpoint], "HttpDoor"]
 
 
 class ToolServers:
@@ -35,8 +46,13 @@ class ToolServers:
         jitter: Callable[[], float] = random.random,
         start_timeout_s: float = START_TIMEOUT_S,
         isolations: Sequence[sandbox.Isolation] = tuple(sandbox.Isolation),
+        pins: Pins | None = None,
+        open_door: OpenDoor | None = None,
+        free_within_s: float = FREE_WITHIN_S,
     ) -> None:
-        """start_timeout_s: from spawn to listed tools. isolations: acceptable ones, the best first."""
+        """start_timeout_s: from spawn to listed tools. isolations: acceptable ones, the best first. pins: None keeps
+        them for as long as this lives. open_door: the way to an endpoint; None where nothing may leave.
+        free_within_s: for a program whose call was abandoned, to answer something else."""
         self._ceiling = ceiling
         self._clock = clock or SystemClock()
         self._jitter = jitter
@@ -44,6 +60,9 @@ class ToolServers:
         self._servers: dict[str, SupervisedServer] = {}
         self._isolations = isolations
         self._isolation: sandbox.Isolation | None = None
+        self._pins = pins or VolatilePins()
+        self._open_door = open_door
+        self._free_within_s = free_within_s
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -53,26 +72,44 @@ class ToolServers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for server in self._servers.values():
-            server.stop()
+        stop_all(self._servers.values())
         self._servers = {}
         await self._tasks.__aexit__(None, None, None)
 
     async def reconcile(self, specs: Mapping[str, ToolServer]) -> None:
         """Run exactly these servers: start what is new or differs, then stop what is gone or replaced.
 
-        A server with a quarantined tool is started anew: activating a revision accepts what its tools say now.
         On failure what ran before still runs.
         Raises: ToolServerError, naming the server and the cause. Cancel-safe: cancelling leaves what ran.
         """
-        kept = {
-            name: it for name, it in self._servers.items() if it.settings.spec == specs.get(name) and not it.quarantined
-        }
-        fresh = await self._start({name: spec for name, spec in specs.items() if name not in kept})
-        for name, server in self._servers.items():
-            if name not in kept:
-                server.stop()
-        self._servers = kept | fresh
+        async with self.begun(specs) as change:
+            await change.commit()
+
+    @asynccontextmanager
+    async def begun(self, specs: Mapping[str, ToolServer]) -> AsyncIterator["Change"]:
+        """What is new or differs is starting, beside what runs, while the context is open: do meanwhile what else has
+        to be known, then `commit`. What was not committed is stopped on leaving.
+
+        Raises: ToolServerError (not in the ceiling, no sandbox), before anything starts.
+        """
+        kept = {name: it for name, it in self._servers.items() if it.settings.spec == specs.get(name)}
+        fresh = {name: await self._made(name, spec) for name, spec in specs.items() if name not in kept}
+        for name, server in fresh.items():
+            self._tasks.create_task(server.run(), name=f"tool_server.{name}")
+        change = Change(kept, fresh, self._switch)
+        try:
+            yield change
+        finally:
+            if not change.is_committed:
+                stop_all(fresh.values())
+
+    async def _switch(self, change: "Change") -> None:
+        """Pins first, durably: after a crash in between, what was seen is what was accepted."""
+        for server in change.fresh.values():
+            await self._pins.put(server.settings.source, server.pins())
+        replaced = [it for name, it in self._servers.items() if name not in change.kept]
+        self._servers = {**change.kept, **change.fresh}
+        stop_all(replaced)
 
     def definitions(self, servers: Sequence[str]) -> list[ToolDefinition]:
         return [definition for name in servers for definition in self._server(name).definitions()]
@@ -84,34 +121,60 @@ class ToolServers:
         require_valid(call, definition)
         return await server.call(call, idempotency_key=idempotency_key)
 
+    def states(self) -> list[ToolState]:
+        """Every allowed tool of every running server, by server and tool."""
+        return [state for _, server in sorted(self._servers.items()) for state in states_of(server)]
+
+    async def repin(self, server: str, tool: str = "") -> list[str]:
+        """Accept what the server says now of this quarantined tool, or of all of its quarantined ones: durable, then
+        offered to agents. Returns the tools.
+
+        Raises: NotFoundError (no such server, or the tool is not quarantined), UnavailableError (the server is down).
+        """
+        found = self._server(server)
+        wanted = found.quarantined & {tool} if tool else found.quarantined
+        if tool and not wanted:
+            raise NotFoundError(errors.NOT_QUARANTINED, server=server, tool=tool[:128])
+        offered = {each: digest for each, digest in found.offers().items() if each in wanted}
+        if wanted - offered.keys():
+            raise UnavailableError(errors.SERVER_RESTARTING, server=server)
+        await self._pins.put(found.settings.source, offered)
+        return sorted(found.repin(offered))
+
+    def alarms(self) -> tuple[str, ...]:
+        """Codes of the registry that need somebody's attention."""
+        changed = any(server.quarantined for server in self._servers.values())
+        return (errors.DEFINITION_CHANGED.code,) if changed else ()
+
     def _server(self, name: str) -> SupervisedServer:
         if name not in self._servers:
             raise NotFoundError(errors.SERVER_UNKNOWN, server=name)
         return self._servers[name]
 
-    async def _start(self, specs: Mapping[str, ToolServer]) -> dict[str, SupervisedServer]:
-        """All of them up, or none."""
-        settings = [await self._settings(name, spec) for name, spec in specs.items()]
-        fresh = {it.name: SupervisedServer(it, clock=self._clock, jitter=self._jitter) for it in settings}
-        try:
-            for name, server in fresh.items():
-                self._tasks.create_task(server.run(), name=f"tool_server.{name}")
-            for server in fresh.values():
-                await server.started()
-        except BaseException:
-            for server in fresh.values():
-                server.stop()
-            raise
-        return fresh
+    async def _made(self, name: str, spec: ToolServer) -> SupervisedServer:
+        make_carrier = self._to_endpoint(name, spec) if spec.endpoint else await self._to_program(name, spec)
+        limits, timeout_s = self._ceiling.limits, self._start_timeout_s
+        settings = ServerSettings(name, spec, make_carrier, limits, timeout_s, self._free_within_s)
+        pins = await self._pins.of(settings.source)
+        return SupervisedServer(settings, pins, clock=self._clock, jitter=self._jitter)
 
-    async def _settings(self, name: str, spec: ToolServer) -> ServerSettings:
+    async def _to_program(self, name: str, spec: ToolServer) -> Callable[[], Carrier]:
         program = self._ceiling.programs.get(spec.program)
         if program is None:
             cause = StartCause.NOT_IN_CEILING
             raise ToolServerError(errors.PROGRAM_UNKNOWN, cause, server=name, program=spec.program)
         launch = sandbox.launch(program, await self._available_isolation(name))
-        result_bytes = self._ceiling.limits.tool_result_bytes
-        return ServerSettings(name, spec, launch, result_bytes, self._start_timeout_s)
+        return partial(StdioCarrier, name, launch, result_bytes=self._ceiling.limits.tool_result_bytes)
+
+    def _to_endpoint(self, name: str, spec: ToolServer) -> Callable[[], Carrier]:
+        from data_plane.tools.mcp_http import HttpCarrier  # a site without endpoints need not pay for it at its start
+
+        endpoint = self._ceiling.endpoints.get(spec.endpoint)
+        if endpoint is None or self._open_door is None:
+            cause = StartCause.NOT_IN_CEILING
+            raise ToolServerError(errors.ENDPOINT_UNKNOWN, cause, server=name, endpoint=spec.endpoint)
+        open_door = partial(self._open_door, MCP_HTTP.name, endpoint)
+        return partial(HttpCarrier, name, open_door, result_bytes=self._ceiling.limits.tool_result_bytes)
 
     async def _available_isolation(self, server: str) -> sandbox.Isolation:
         """Found out once, when the first server needs it: a node without tools needs no sandbox."""
@@ -122,6 +185,46 @@ class ToolServers:
                 cause = StartCause.SANDBOX_UNAVAILABLE
                 raise ToolServerError(errors.SERVER_SANDBOX_UNAVAILABLE, cause, server=server) from error
         return self._isolation
+
+
+class Change:
+    """Servers on their way to be the running ones; made by `ToolServers.begun`."""
+
+    def __init__(
+        self,
+        kept: Mapping[str, SupervisedServer],
+        fresh: Mapping[str, SupervisedServer],
+        switch: Callable[["Change"], Awaitable[None]],
+    ) -> None:
+        self.kept = kept
+        self.fresh = fresh
+        self.is_committed = False
+        self._switch = switch
+
+    async def ready(self) -> None:
+        """Return when all of them are up and offer their tools. Raises ToolServerError for the first that does not."""
+        for server in self.fresh.values():
+            await server.started()
+
+    async def commit(self) -> None:
+        """Make them the running ones, when all are ready; what they replace is stopped. Raises as `ready`, and as the
+        store of the pins: then nothing has changed."""
+        await self.ready()
+        await self._switch(self)
+        self.is_committed = True
+
+
+def stop_all(servers: Iterable[SupervisedServer]) -> None:
+    for server in servers:
+        server.stop()
+
+
+def states_of(server: SupervisedServer) -> list[ToolState]:
+    pins, offers, name = server.pins(), server.offers(), server.settings.name
+    return [
+        ToolState(name, tool, pins.get(tool, ""), offers.get(tool, ""), tool in server.quarantined)
+        for tool in sorted(server.settings.spec.allowed_tools)
+    ]
 
 
 def require_allowed(call: ToolCall, verdict: Verdict) -> None:

@@ -23,6 +23,18 @@ START_FAILED = define(
     why="Its program did not answer the MCP handshake.",
     next_step="Run the command of [programs.{program}] by hand and read what it prints.",
 )
+ENDPOINT_FAILED = define(
+    "tool_server.endpoint_failed",
+    what="Tool server {server!r} did not answer at the endpoint {endpoint!r} ({fault}).",
+    why="There was no connection, or what answers there does not speak MCP over streamable HTTP.",
+    next_step="Check that it runs, and url and ca_file of [endpoints.{endpoint}] in site.toml.",
+)
+ENDPOINT_UNKNOWN = define(
+    "tool_server.endpoint_unknown",
+    what="Tool server {server!r} asks for endpoint {endpoint!r}, which this site does not have.",
+    why="site.toml holds no [endpoints.{endpoint}]; only the site decides whom this node asks.",
+    next_step="Add [endpoints.{endpoint}] with its url to site.toml, or name another endpoint in the ToolServer.",
+)
 TOOL_NOT_OFFERED = define(
     "tool_server.tool_not_offered",
     what="Tool server {server!r} does not offer the tool {tool!r} that its spec allows.",
@@ -49,9 +61,9 @@ NOT_ALLOWED = define(
 )
 DEFINITION_CHANGED = define(
     "tool.definition_changed",
-    what="The tool {tool!r} of {server!r} is quarantined: its definition is not the one that was activated.",
-    why="The server restarted and described the tool differently; nobody has accepted the new description.",
-    next_step="Look at what changed, then apply the configuration again: faos apply -f",
+    what="The tool {tool!r} of {server!r} is quarantined: its definition is not the one that this site accepted.",
+    why="Its server described it differently after a start; what a tool says of itself is an instruction to a model.",
+    next_step="Look at what changed (faos tool list); if it is meant to be so: faos tool repin {server} {tool}",
 )
 POLICY_DENIED = define(
     "tool.policy_denied",
@@ -73,15 +85,15 @@ ARGUMENTS_INVALID = define(
 )
 SERVER_HUNG = define(
     "tool.server_hung",
-    what="Tool server {server!r} did not answer within {timeout_s} s; it was killed and is being restarted.",
-    why="The call took longer than spec.callTimeoutSeconds.",
+    what="Tool server {server!r} did not answer within {timeout_s} s.",
+    why="The call took longer than spec.callTimeoutSeconds. A program of this node that hangs is killed and restarted.",
     next_step="Raise callTimeoutSeconds of ToolServer {server} if the tool is just slow.",
 )
 SERVER_DIED = define(
     "tool.server_died",
     what="Tool server {server!r} died during the call; it is being restarted.",
-    why="Its process ended or closed its standard output.",
-    next_step="Try again; if it goes on, run the program by hand.",
+    why="Its process ended or closed its standard output, or the connection to its endpoint broke.",
+    next_step="Try again; if it goes on, run the program by hand, or look at the server behind the endpoint.",
 )
 SERVER_GARBAGE = define(
     "tool.server_garbage",
@@ -95,11 +107,17 @@ SERVER_RESTARTING = define(
     why="It died, hung or answered garbage earlier, and is restarted with growing pauses.",
     next_step="Try again later; if it goes on, run the program by hand.",
 )
+NOT_QUARANTINED = define(
+    "tool.not_quarantined",
+    what="The tool {tool!r} of {server!r} is not quarantined.",
+    why="Only a tool whose definition changed waits to be accepted, by its name in the ToolServer's allowedTools.",
+    next_step="See which do: faos tool list",
+)
 SERVER_BUSY = define(
     "tool.server_busy",
     what="Tool server {server!r} already has {limit} calls under way.",
-    why="Calls of one server are bounded, so that a slow one cannot exhaust the node.",
-    next_step="Try again later.",
+    why="Calls of one server are bounded, so that a slow one cannot exhaust the node ([limits] concurrent_tool_calls).",
+    next_step="Try again later, or raise the limit in site.toml.",
 )
 
 

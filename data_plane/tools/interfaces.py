@@ -36,6 +36,17 @@ class ToolResult:
     truncated: bool = False  # cut at the ceiling's tool_result_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ToolState:
+    """How an allowed tool of a running server stands. Digests are SHA-256 in hex, "" where there is none."""
+
+    server: str
+    tool: str
+    accepted_sha256: str  # of the definition that this site accepted
+    offered_sha256: str  # of what the server says now; "" while it is down
+    is_quarantined: bool  # the two differed after some start, and nobody has accepted that
+
+
 class ToolBroker(Protocol):
     """All running tool servers of a node."""
 

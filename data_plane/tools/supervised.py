@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from data_plane.ceiling.models import Limits
 from data_plane.tools import errors
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult
-from data_plane.tools.mcp_connection import ConnectionLostError, Fault, McpConnection
-from data_plane.tools.mcp_stdio import StdioCarrier
-from data_plane.tools.sandbox import Launch
+from data_plane.tools.mcp_connection import Carrier, ConnectionLostError, Fault, McpConnection
 from faos.resource.v1.resource_pb2 import ToolServer
 from faos_core import names
 from faos_core.clock import Clock
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CALL_TIMEOUT_S = 30
 START_TIMEOUT_S = 30.0
-MAX_CALLS = 64
+FREE_WITHIN_S = 5.0  # for a server whose call was abandoned, to answer something else
 STABLE_S = 60.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -39,19 +38,32 @@ class ServerSettings:
 
     name: str
     spec: ToolServer
-    launch: Launch
-    result_bytes: int
+    make_carrier: Callable[[], Carrier]  # one for each life
+    limits: Limits
     start_timeout_s: float = START_TIMEOUT_S
+    free_within_s: float = FREE_WITHIN_S
 
     @property
     def call_timeout_s(self) -> int:
         return self.spec.call_timeout_seconds or DEFAULT_CALL_TIMEOUT_S
 
+    @property
+    def source(self) -> str:
+        """What the site named: what the pins of its tools belong to."""
+        return source_of(self.spec)
+
+
+def source_of(spec: ToolServer) -> str:
+    return f"endpoint/{spec.endpoint}" if spec.endpoint else f"program/{spec.program}"
+
 
 class SupervisedServer:
     """`run` in a task of its own; then `started`; then `definitions` and `call`, until `stop`."""
 
-    def __init__(self, settings: ServerSettings, *, clock: Clock, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: ServerSettings, pins: Mapping[str, str], *, clock: Clock, jitter: Callable[[], float]
+    ) -> None:
+        """pins: tool → digest of the definition that was accepted; what is not among them is accepted as it comes."""
         self.settings = settings
         self._clock = clock
         self._jitter = jitter
@@ -60,7 +72,8 @@ class SupervisedServer:
         self._first = asyncio.Event()  # the first life is up, or over
         self._came_up = False
         self._stopping = asyncio.Event()
-        self._pins: dict[str, ToolDefinition] = {}
+        self._pins = dict(pins)
+        self._accepted: dict[str, ToolDefinition] = {}  # what models are shown
         self._quarantined: frozenset[str] = frozenset()
         self._calls = 0
 
@@ -79,10 +92,11 @@ class SupervisedServer:
         """Return when the first life is up and offers every allowed tool. Raises ToolServerError."""
         await self._first.wait()
         if not self._came_up:
-            fault = self._life.fault if self._life else Fault.NOT_STARTED
-            raise self._start_error(errors.START_FAILED, StartCause.START_FAILED, fault=fault)
+            fault = (self._life.fault if self._life else None) or Fault.NOT_STARTED
+            code = errors.ENDPOINT_FAILED if self.settings.spec.endpoint else errors.START_FAILED
+            raise self._start_error(code, StartCause.START_FAILED, fault=fault)
         for tool in self.settings.spec.allowed_tools:
-            if tool not in self._pins:
+            if tool not in self._offered():
                 raise self._start_error(errors.TOOL_NOT_OFFERED, StartCause.TOOL_NOT_OFFERED, tool=tool)
 
     def stop(self) -> None:
@@ -93,29 +107,47 @@ class SupervisedServer:
 
     @property
     def quarantined(self) -> frozenset[str]:
-        """Tools whose definition differed from the pinned one after some restart; for as long as this object lives."""
+        """Allowed tools whose definition was not the accepted one after some start, until `repin`."""
         return self._quarantined
+
+    def pins(self) -> dict[str, str]:
+        """Allowed tool → digest of the accepted definition, the newly accepted among them."""
+        return {tool: self._pins[tool] for tool in self.settings.spec.allowed_tools if tool in self._pins}
+
+    def offers(self) -> dict[str, str]:
+        """Allowed tool → digest of what the server says of it now; empty while it is down."""
+        return {tool: definition.sha256 for tool, definition in self._offered().items()}
+
+    def repin(self, tools: Iterable[str]) -> dict[str, str]:
+        """Accept what the server says now of those tools that it offers; returns their digests."""
+        accepted = {tool: it for tool in tools if (it := self._offered().get(tool))}
+        self._accepted |= accepted
+        self._pins |= {tool: it.sha256 for tool, it in accepted.items()}
+        self._quarantined -= accepted.keys()
+        return {tool: it.sha256 for tool, it in accepted.items()}
 
     def definitions(self) -> list[ToolDefinition]:
         """Allow-listed tools that are not quarantined, by name."""
-        shown = set(self.settings.spec.allowed_tools) & set(self._pins) - self._quarantined
-        return [self._pins[name] for name in sorted(shown)]
+        shown = set(self.settings.spec.allowed_tools) & set(self._accepted) - self._quarantined
+        return [self._accepted[name] for name in sorted(shown)]
 
     def definition(self, tool: str) -> ToolDefinition:
         """Raises DeniedError: not allow-listed, or quarantined."""
-        if tool not in self.settings.spec.allowed_tools or tool not in self._pins:
-            raise DeniedError(errors.NOT_ALLOWED, server=self.settings.name)
-        if tool in self._quarantined:
-            raise DeniedError(errors.DEFINITION_CHANGED, server=self.settings.name, tool=tool)
-        return self._pins[tool]
+        name = self.settings.name
+        if tool not in self.settings.spec.allowed_tools:
+            raise DeniedError(errors.NOT_ALLOWED, server=name)
+        if tool in self._quarantined or tool not in self._accepted:
+            raise DeniedError(errors.DEFINITION_CHANGED, server=name, tool=tool)
+        return self._accepted[tool]
 
     async def call(self, call: ToolCall, *, idempotency_key: str) -> ToolResult:
         """Make the call, waiting for a restart where one is under way; both within the spec's time-out.
 
         Raises: DeadlineError, UnavailableError, DeniedError (quarantined after the restart that it waited for).
         """
-        if self._calls >= MAX_CALLS:
-            raise UnavailableError(errors.SERVER_BUSY, server=self.settings.name, limit=MAX_CALLS)
+        limit = self.settings.limits.concurrent_tool_calls
+        if self._calls >= limit:
+            raise UnavailableError(errors.SERVER_BUSY, server=self.settings.name, limit=limit)
         self._calls += 1
         try:
             return await self._call(call, idempotency_key)
@@ -123,22 +155,42 @@ class SupervisedServer:
             self._calls -= 1
 
     async def _call(self, call: ToolCall, idempotency_key: str) -> ToolResult:
-        deadline_s = asyncio.get_running_loop().time() + self.settings.call_timeout_s
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self.settings.call_timeout_s
         life = await self._running_life(deadline_s)
         self.definition(call.tool)
-        watchdog = asyncio.get_running_loop().call_at(deadline_s, life.fail, Fault.HUNG)
+        # A process of ours that hangs is ended with all that it does; of another server, only this call is given up.
+        watchdog = loop.call_at(deadline_s, life.fail, Fault.HUNG) if life.is_ours else None
         try:
-            return await life.call(call.tool, call.arguments, idempotency_key=idempotency_key)
+            async with asyncio.timeout_at(None if life.is_ours else deadline_s):
+                return await life.call(call.tool, call.arguments, idempotency_key=idempotency_key)
         except ConnectionLostError as error:
             raise self._lost(life, deadline_s) from error
+        except TimeoutError as error:
+            raise self._late() from error
+        except asyncio.CancelledError:
+            self._abandoned(life, deadline_s)
+            raise
         finally:
-            watchdog.cancel()
+            if watchdog:
+                watchdog.cancel()
+
+    def _abandoned(self, life: McpConnection, deadline_s: float) -> None:
+        """The server was told. Whether it stopped, its next answer shows; while others use it, it has until the call's
+        own deadline for that."""
+        left_s = deadline_s - asyncio.get_running_loop().time()
+        others = self._calls > 1
+        life.prove_free(max(self.settings.free_within_s, left_s) if others else self.settings.free_within_s)
+
+    def _late(self) -> DeadlineError:
+        timeout_s = self.settings.call_timeout_s
+        return DeadlineError(errors.SERVER_HUNG, server=self.settings.name, timeout_s=timeout_s)
 
     def _lost(self, life: McpConnection, deadline_s: float) -> RetryError:
         """A call whose own time was up names the hang; the others that died with the server name the death."""
         name = self.settings.name
         if life.fault is Fault.HUNG and asyncio.get_running_loop().time() >= deadline_s:
-            return DeadlineError(errors.SERVER_HUNG, server=name, timeout_s=self.settings.call_timeout_s)
+            return self._late()
         return UnavailableError(LOST.get(life.fault or Fault.DIED, errors.SERVER_DIED), server=name)
 
     async def _running_life(self, deadline_s: float) -> McpConnection:
@@ -152,13 +204,11 @@ class SupervisedServer:
 
     async def _one_life(self) -> Fault:
         settings = self.settings
-        carrier = StdioCarrier(settings.name, settings.launch, result_bytes=settings.result_bytes)
-        self._life = McpConnection(
-            settings.name, carrier, result_bytes=settings.result_bytes, on_over=self._up.clear
-        )
+        result_bytes, carrier = settings.limits.tool_result_bytes, settings.make_carrier()
+        self._life = McpConnection(settings.name, carrier, result_bytes=result_bytes, on_over=self._up.clear)
         try:
             return await self._life.live(self._on_ready, start_timeout_s=settings.start_timeout_s)
-        except Exception:
+        except Exception:  # the supervisor of this server; the log names types and places, not what was said
             log.exception("tool_server.defect", extra={names.TOOL_SERVER: settings.name})
             return Fault.DIED
         finally:
@@ -166,9 +216,10 @@ class SupervisedServer:
 
     def _on_ready(self) -> None:
         assert self._life
-        if not self._came_up:
-            self._pins = dict(self._life.definitions)
-        changed = {name for name, pin in self._pins.items() if not self._still(pin)}
+        offered = self._offered()
+        self._pins = {tool: it.sha256 for tool, it in offered.items()} | self._pins
+        self._accepted |= {tool: it for tool, it in offered.items() if it.sha256 == self._pins[tool]}
+        changed = {tool for tool in self.settings.spec.allowed_tools if tool in self._pins and not self._still(tool)}
         for tool in changed - self._quarantined:
             log.error("tool.definition_changed", extra={names.TOOL_SERVER: self.settings.name, names.TOOL: tool})
         self._quarantined |= changed
@@ -177,10 +228,14 @@ class SupervisedServer:
         self._first.set()
         log.info("tool_server.ready", extra={names.TOOL_SERVER: self.settings.name, names.PID: self._life.pid})
 
-    def _still(self, pin: ToolDefinition) -> bool:
-        assert self._life
-        now = self._life.definitions.get(pin.name)
-        return now is not None and now.sha256 == pin.sha256
+    def _offered(self) -> dict[str, ToolDefinition]:
+        """What the server says now of the allowed tools."""
+        definitions = self._life.definitions if self._life else {}
+        return {tool: definitions[tool] for tool in self.settings.spec.allowed_tools if tool in definitions}
+
+    def _still(self, tool: str) -> bool:
+        offered = self._offered().get(tool)
+        return offered is not None and offered.sha256 == self._pins[tool]
 
     async def _pause(self, fault: Fault, attempt: int) -> None:
         duration_s = pause_s(attempt - 1 if attempt else 0, self._jitter())
@@ -195,4 +250,5 @@ class SupervisedServer:
 
     def _start_error(self, code: ErrorCode, cause: StartCause, **fields: object) -> ToolServerError:
         spec = self.settings.spec
-        return ToolServerError(code, cause, server=self.settings.name, program=spec.program, **fields)
+        named = {"program": spec.program, "endpoint": spec.endpoint}
+        return ToolServerError(code, cause, server=self.settings.name, **named, **fields)

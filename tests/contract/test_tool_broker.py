@@ -188,8 +188,9 @@ async def test_stderr_of_servers_is_never_logged(opened: Opened, caplog: pytest.
     assert "this is no JSON-RPC" not in logged
 
 
-async def test_changed_definition_is_quarantined_until_a_revision_is_activated(opened: Opened) -> None:
-    """A server must not be able to slip a model new instructions by describing its tool anew after a restart."""
+async def test_changed_definition_is_quarantined_until_the_site_accepts_it(opened: Opened) -> None:
+    """A server must not be able to slip a model new instructions by describing its tool anew after a restart; nor may
+    the cloud accept that by a new revision."""
     spec = rogue(source="changing")
     async with opened(rogue=spec) as broker:
         pinned = broker.definitions(["rogue"])
@@ -198,8 +199,16 @@ async def test_changed_definition_is_quarantined_until_a_revision_is_activated(o
         assert await failure(broker, "rogue", "fine") == (DeniedError, "tool.definition_changed")
         assert [it.name for it in broker.definitions(["rogue"])] == sorted(set(ROGUE_TOOLS) - {"fine"})
 
-        await broker.reconcile({"rogue": spec})
-        assert (await call(broker, "rogue", "fine")).text == "fine, start 3"
+        assert broker.alarms() == ("tool.definition_changed",)
+        [state] = [it for it in broker.states() if it.is_quarantined]
+        assert (state.tool, state.accepted_sha256 != state.offered_sha256) == ("fine", True)
+
+        await broker.reconcile({"rogue": spec, "other": spec})
+        assert await failure(broker, "rogue", "fine") == (DeniedError, "tool.definition_changed")
+        assert await failure(broker, "other", "fine") == (DeniedError, "tool.definition_changed")
+
+        assert await broker.repin("rogue") == ["fine"]
+        assert (await call(broker, "rogue", "fine")).text == "fine, start 2"
         assert {it.sha256 for it in pinned if it.name == "fine"}.isdisjoint(
             {it.sha256 for it in broker.definitions(["rogue"])}
         )
