@@ -249,11 +249,13 @@ class CloudSession:
         target = self.target
         if self.phase is not Phase.OPEN or target is None or self._keeps_back(target, now_s) or self._settled(target):
             return []
+        unknown = target.kinds - frozenset(self.hello.kinds)
+        will_not = target.manifest_sha256 in self._quarantined or unknown
+        if now_s < self._not_before_s or (will_not and self._in_flight):
+            return []  # why it is not offered is said last, so that nothing hides it
         if target.manifest_sha256 in self._quarantined:
             return self._park(target)
-        if now_s < self._not_before_s:
-            return []
-        if unknown := target.kinds - frozenset(self.hello.kinds):
+        if unknown:
             return self._hold_back(target, unknown)
         self._preempt()
         self._offers += 1

@@ -24,14 +24,14 @@ from data_plane.link.apply_machine import (
     Verify,
     Work,
 )
-from data_plane.link.config_store import ConfigStore, Pointer
+from data_plane.link.config_store import ConfigStore, Pointer, quarantine_of
 from data_plane.link.interfaces import Activation, BlobSource, Configuration, ConfigurationError, HealthProbe
 from data_plane.link.outbox import StatusOutbox
 from data_plane.link.selection import digest
 from data_plane.link.trust import Trust
 from data_plane.link.verifier import Verifier
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
-from faos.tunnel.v1.tunnel_pb2 import ApplyStatus, ConfigFacts, ConfigOffer, Nack
+from faos.tunnel.v1.tunnel_pb2 import ApplyStatus, ConfigFacts, ConfigOffer, Nack, NackCode
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import ErrorCode, FaosError
@@ -50,10 +50,12 @@ REJECTIONS: Mapping[int, ErrorCode] = {
 
 @dataclass(frozen=True, slots=True)
 class ApplySettings:
-    """soak_s: how long a new configuration is watched before it is last known good; poll_s: between two looks."""
+    """soak_s: how long a new configuration is watched before it is last known good; poll_s: between two looks.
+    most_deaths: of this process during activation or soak of the same content, before it is put in quarantine."""
 
     soak_s: float = 30.0
     poll_s: float = 0.25
+    most_deaths: int = 2
     deadlines: Deadlines = field(default_factory=Deadlines)
 
 
@@ -105,22 +107,45 @@ class Applier:
         self._work: asyncio.Task[None] | None = None
         self._attempted_revision = 0
         self._alarms: set[str] = set()
+        self._is_stopping = False
 
     # ---- what others use
 
     async def run(self) -> None:
         await undivided(asyncio.to_thread(self._store.open))
+        deadly = await self._look_at_trial()
         state = self._store.state
         self._attempted_revision = state.attempted.revision
         self._machine = ApplyMachine(
             self._settings.deadlines,
             healthy_sha256=state.healthy.manifest_sha256,
-            quarantined=frozenset(state.quarantined),
+            quarantined=frozenset(state.quarantined) | deadly,
         )
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            self._perform_all(self._machine.start(self._clock.monotonic_s()))
-            await self._keep_time()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._perform_all(self._machine.start(self._clock.monotonic_s()))
+                await self._keep_time()
+        finally:
+            if self._is_stopping:
+                await self._try(self._store.end_trial)
+
+    def stopping(self) -> None:
+        """The process is about to end because somebody asked it to: what is being tried has not killed it."""
+        self._is_stopping = True
+
+    async def _look_at_trial(self) -> frozenset[bytes]:
+        """What the process before this one died of; put in quarantine when it was not the first to."""
+        state = self._store.state
+        trial = state.trial
+        if not trial.count:
+            return frozenset()
+        log.warning("config.died_trying", extra={names.REVISION: state.attempted.revision, names.SIZE: trial.count})
+        if trial.count < self._settings.most_deaths:
+            return frozenset()
+        self._alarm(errors.OFFER_KILLED)
+        await self._try(lambda: self._store.quarantine(trial.manifest_sha256, tunnel.NACK_CODE_CRASHED))
+        return frozenset({trial.manifest_sha256})
 
     async def offer(self, offer: ConfigOffer) -> None:
         """Take up an offer. Returns at once; `statuses` says what becomes of it. Raises nothing: refusals are NACKs."""
@@ -130,13 +155,15 @@ class Applier:
     def facts(self) -> ConfigFacts:
         """For Hello and for every status."""
         state = self._store.state
+        quarantine = quarantine_of(state)
         return ConfigFacts(
             attempted_revision=self._attempted_revision,
             running_revision=self._activation.running().revision,
             running_manifest_sha256=self._activation.running().manifest_sha256,
             healthy_revision=state.healthy.revision,
             high_water_revision=state.high_water.revision,
-            quarantined_manifest_sha256=state.quarantined,
+            quarantined_manifest_sha256=quarantine.keys(),
+            quarantined_code=[NackCode.ValueType(code) for code in quarantine.values()],
         )
 
     def known_sha256(self) -> list[bytes]:
@@ -289,8 +316,12 @@ class Applier:
 
     async def _activate(self, pointer: Pointer) -> None:
         configuration = await undivided(asyncio.to_thread(self._store.configuration, pointer, self._labels))
-        await undivided(asyncio.to_thread(self._store.record, tunnel.APPLY_STATE_APPLYING))
-        await self._switch(configuration, pointer)
+        await undivided(asyncio.to_thread(self._store.begin_trial, pointer))
+        try:
+            await self._switch(configuration, pointer)
+        except Exception:
+            await self._try(self._store.end_trial)
+            raise
 
     async def _switch(self, configuration: Configuration, pointer: Pointer) -> None:
         await self._activation.activate(configuration)
@@ -310,7 +341,9 @@ class Applier:
     async def _roll_back(self, effect: Rollback) -> None:
         """Back to last known good; nothing to do when that still runs."""
         if quarantine := effect.quarantine:
-            await self._try(lambda: self._store.quarantine(quarantine))
+            await self._try(lambda: self._store.quarantine(quarantine, effect.code))
+        elif effect.ticket:
+            await self._try(self._store.end_trial)
         pointer = self._store.state.healthy
         if self._activation.running().manifest_sha256 == pointer.manifest_sha256:
             return

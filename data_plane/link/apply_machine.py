@@ -120,6 +120,8 @@ class Rollback:
 
     attempt: int
     quarantine: bytes | None = None
+    ticket: Ticket | None = field(default=None, compare=False)  # what came to its end; None for a mere restore
+    code: NackCode.ValueType = field(default=tunnel.NACK_CODE_UNSPECIFIED, compare=False)  # of that end
 
 
 Work = Verify | Stage | Activate | Soak | Promote | Rollback
@@ -337,7 +339,9 @@ class ApplyMachine:
         if digest:
             self._quarantined.add(digest)
         self._enter(Phase.ROLLING_BACK, now_s)
-        return [Rollback(self._attempt, digest)]
+        nack = self._verdict.nack if self._verdict else None
+        code = nack.code if nack else tunnel.NACK_CODE_UNSPECIFIED
+        return [Rollback(self._attempt, digest, self._current, code)]
 
     def _conclude(self, now_s: float) -> list[Effect]:
         verdict = self._verdict

@@ -44,6 +44,15 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """Content that is being activated or watched, and has not come to an end yet. Found at a start, it is what the
+    process died of, or died during."""
+
+    manifest_sha256: bytes = b""
+    count: int = 0  # how often it was begun and not ended, this time included
+
+
+@dataclass(frozen=True, slots=True)
 class StoredState:
     """The facts that outlive the process."""
 
@@ -52,6 +61,8 @@ class StoredState:
     healthy: Pointer = field(default_factory=Pointer)  # last known good
     high_water: Pointer = field(default_factory=Pointer)  # highest verified; never falls
     quarantined: tuple[bytes, ...] = ()  # manifest digests, newest last
+    quarantine_codes: tuple[int, ...] = ()  # of tunnel.NackCode, why, as far as is known: for the newest of these
+    trial: Trial = field(default_factory=Trial)
     apply_state: str = "APPLY_STATE_UNSPECIFIED"  # how far the attempted one came
     generation: int = 0  # of the TUF metadata; 0 before the first
 
@@ -68,6 +79,7 @@ class ConfigStore:
         self._disk = disk or Disk()
         self._lock = threading.Lock()
         self._state = StoredState()
+        self._deaths = Trial()  # of processes before this one
         self._is_settled = False  # whether the state file is known to be durable
 
     def open(self) -> None:
@@ -79,6 +91,7 @@ class ConfigStore:
         self._disk.sweep(self._folder)
         if (self._folder / STATE_FILE).exists():
             self._state = self._read_state()
+            self._deaths = self._state.trial
             self._disk.sync_folder(self._folder)
             self._is_settled = True
         else:
@@ -192,18 +205,35 @@ class ConfigStore:
         with self._lock:
             self._write_state(replace(self._state, running=pointer))
 
+    def begin_trial(self, pointer: Pointer) -> None:
+        """This revision is about to be activated, and may kill the process. Raises OSError: then do not."""
+        with self._lock:
+            deaths = self._deaths.count if self._deaths.manifest_sha256 == pointer.manifest_sha256 else 0
+            trial = Trial(pointer.manifest_sha256, deaths + 1)
+            self._write_state(replace(self._state, trial=trial, apply_state="APPLY_STATE_APPLYING"))
+
+    def end_trial(self) -> None:
+        """It came to an end that the process has outlived. Raises OSError."""
+        with self._lock:
+            is_same = self._deaths.manifest_sha256 == self._state.trial.manifest_sha256
+            trial = self._deaths if is_same else Trial()
+            if trial != self._state.trial:
+                self._write_state(replace(self._state, trial=trial))
+
     def mark_healthy(self, pointer: Pointer) -> None:
         """This revision is last known good from now on. Raises OSError."""
         with self._lock:
             promoted = replace(self._state, running=pointer, healthy=pointer, apply_state="APPLY_STATE_HEALTHY")
-            self._write_state(promoted)
+            self._write_state(replace(promoted, trial=Trial()))
 
-    def quarantine(self, manifest_sha256: bytes) -> None:
-        """Never try this content again, across restarts. Raises OSError."""
+    def quarantine(self, manifest_sha256: bytes, code: int = tunnel.NACK_CODE_UNSPECIFIED) -> None:
+        """Never try this content again, across restarts. code: of tunnel.NackCode, why. Raises OSError."""
         with self._lock:
-            kept = [each for each in self._state.quarantined if each != manifest_sha256]
-            quarantined = (*kept, manifest_sha256)[-QUARANTINE_COUNT:]
-            self._write_state(replace(self._state, quarantined=quarantined))
+            kept = {digest: why for digest, why in quarantine_of(self._state).items() if digest != manifest_sha256}
+            newest = [*kept.items(), (manifest_sha256, code)][-QUARANTINE_COUNT:]
+            digests, codes = (tuple(column) for column in zip(*newest, strict=True))
+            trial = Trial() if self._state.trial.manifest_sha256 == manifest_sha256 else self._state.trial
+            self._write_state(replace(self._state, quarantined=digests, quarantine_codes=codes, trial=trial))
 
     def collect_garbage(self) -> None:
         """Remove manifests, blobs and metadata that no pointer of the state reaches. Raises IntegrityError, OSError."""
@@ -256,6 +286,14 @@ class ConfigStore:
         return IntegrityError(STATE_CORRUPT, path=str(path), reason=reason, folder=str(self._folder))
 
 
+def quarantine_of(state: StoredState) -> Mapping[bytes, int]:
+    """Why, as a tunnel.NackCode, by manifest digest, newest last; NACK_CODE_UNSPECIFIED where a version before this one
+    did not keep it."""
+    unknown = len(state.quarantined) - len(state.quarantine_codes)
+    codes = (*[int(tunnel.NACK_CODE_UNSPECIFIED)] * unknown, *state.quarantine_codes)
+    return dict(zip(state.quarantined, codes, strict=True))
+
+
 def encode_state(state: StoredState) -> bytes:
     """JSON that a person can read, with a SHA-256 over the canonical form of the state."""
     body = json.loads(json.dumps(asdict(state), default=bytes.hex))
@@ -270,8 +308,13 @@ def decode_state(data: bytes) -> StoredState:
         raise ValueError("checksum")
     body: dict[str, Any] = document["state"]
     pointers = {name: _pointer(body[name]) for name in ("attempted", "running", "healthy", "high_water")}
-    quarantined = tuple(bytes.fromhex(each) for each in body["quarantined"])
-    return StoredState(**body | pointers | {"quarantined": quarantined})
+    lists = {
+        "quarantined": tuple(bytes.fromhex(each) for each in body["quarantined"]),
+        "quarantine_codes": tuple(body.get("quarantine_codes", ())),
+    }
+    trial = body.get("trial", {"manifest_sha256": "", "count": 0})  # absent before version 0.2
+    kept = {"trial": Trial(bytes.fromhex(trial["manifest_sha256"]), trial["count"])}
+    return StoredState(**body | pointers | lists | kept)
 
 
 def _pointer(value: Mapping[str, Any]) -> Pointer:

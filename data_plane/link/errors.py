@@ -42,6 +42,12 @@ OFFER_ROLLED_BACK = define(
     why="The last known good one runs. The control plane shows the reason.",
     next_step="faos get nodes -o json",
 )
+OFFER_KILLED = define(
+    "config.killed",
+    what="This process ended twice while it activated or watched the same configuration.",
+    why="That one is not tried again, and the last known good one runs. The control plane shows it as CRASHED.",
+    next_step="Look into the node's log and the kernel's (journalctl -k) of that time, most often for lack of memory.",
+)
 NOTHING_RUNS = define(
     "config.nothing_runs",
     what="The last known good configuration cannot be made to run.",

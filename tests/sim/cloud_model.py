@@ -220,6 +220,7 @@ class CloudStream:
                 case session.Offer():
                     rest = effects[index + 1 :]
                     self.making.add(effect.nonce)
+                    self.cloud.world.judge.deciding(self.node, self, effect)
                     self.cloud.look_up(lambda e=effect, r=rest: self._looked_up(e, r, then))  # type: ignore[misc]  # bound now
                     return
                 case session.Beat(sequence):

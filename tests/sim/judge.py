@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from data_plane.link.applier import ApplySettings
 from data_plane.link.apply_machine import PREEMPTIBLE, Phase
 from data_plane.link.config_store import Pointer, StoredState
 from data_plane.link.interfaces import Configuration
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 Facts = tuple[int, int, int]  # running, healthy, high-water
+MOST_DEATHS = ApplySettings().most_deaths
+SENDING_S = 5.0  # from the decision to offer to the offer
 SLACK_S = 15.0  # slow transactions of a slow tick
 
 
@@ -31,6 +34,8 @@ class _Known:
     high_water: Pointer = field(default_factory=Pointer)
     healthy: Pointer = field(default_factory=Pointer)
     quarantined: set[bytes] = field(default_factory=set)
+    deaths: dict[bytes, int] = field(default_factory=dict)  # of the process while it tried this manifest
+    trials: dict[bytes, int] = field(default_factory=dict)  # deaths while the disk said that it was being tried
     soaked: bytes = b""  # manifest that had run for as long as a soak when the last life ended
     disturbances: int = 0  # of the plant, in this life
     were_true: set[Facts] = field(default_factory=set)  # in this life
@@ -125,6 +130,16 @@ class Judge:
         elif self.world.loop.time() - node.life.plant.since_s < self.world.soak_s - 1e-6:
             self.fail(f"{me}: revision {healthy.revision} became last known good before its soak was over")
 
+    def activating(self, node: "Node", configuration: Configuration) -> None:
+        """About to be: the last moment before it can kill the process."""
+        life, digest = node.life, configuration.manifest_sha256
+        assert life is not None
+        if not digest or digest == life.store.state.healthy.manifest_sha256:
+            return
+        life.plant.tried = digest
+        if self._known[node.number].deaths.get(digest, 0) >= MOST_DEATHS:
+            self.fail(f"node {node.number}: revision {configuration.revision} is tried, and has killed it twice")
+
     def activated(self, node: "Node", configuration: Configuration) -> None:
         before = self._known[node.number].active
         self.world.say(node.number, f"runs {configuration.revision}")
@@ -158,6 +173,11 @@ class Judge:
     def died(self, node: "Node", life: "Life") -> None:
         """The write of what had soaked may have come through."""
         known, plant = self._known[node.number], life.plant
+        trial = life.store.state.trial.manifest_sha256
+        if life.machine.phase in (Phase.ACTIVATING, Phase.SOAKING) and plant.tried:
+            known.deaths[plant.tried] = known.deaths.get(plant.tried, 0) + 1
+        if trial:
+            known.trials[trial] = known.trials.get(trial, 0) + 1
         has_soaked = self.world.loop.time() - plant.since_s >= self.world.soak_s - 1e-6
         known.soaked = plant.running().manifest_sha256 if has_soaked else known.soaked
         known.life = known.active = None
@@ -204,6 +224,14 @@ class Judge:
 
     # ---- the control plane
 
+    def deciding(self, node: int, stream: "CloudStream", effect: session.Offer) -> None:
+        """To offer; the offer itself is made and sent a little later."""
+        waits, is_newer = stream.waits_since_s, effect.target.revision > stream.offered_revision
+        patience_s = stream.machine.preempt_s if is_newer else session.OFFER_SILENCE_S
+        now_s = self.world.loop.time()
+        if waits is not None and now_s - waits < patience_s - SENDING_S:
+            self.fail(f"node {node}: a second offer while one is in flight")
+
     def offering(self, node: int, stream: "CloudStream", effect: session.Offer, revision: Revision) -> None:
         me = f"node {node}"
         self.world.say(node, f"is offered {revision.number} ({revision.behaviour})")
@@ -216,10 +244,6 @@ class Judge:
             self.fail(f"{me}: revision {revision.number} is in quarantine, and is offered again")
         if unknown := revision.kinds_by_region[self.world.nodes[node].region] - set(self.world.nodes[node].kinds):
             self.fail(f"{me}: offered kinds {sorted(unknown)}, which it cannot parse")
-        waits, is_newer = stream.waits_since_s, revision.number > stream.offered_revision
-        patience_s = stream.machine.preempt_s if is_newer else session.OFFER_SILENCE_S
-        if waits is not None and self.world.loop.time() - waits < patience_s:
-            self.fail(f"{me}: a second offer while one is in flight")
         stream.waits_since_s, stream.offered = self.world.loop.time(), effect.nonce
         stream.offered_revision = revision.number
         stream.offers = {nonce: each for nonce, each in stream.offers.items() if each != revision.number}
@@ -274,8 +298,14 @@ class Judge:
             return True
         if status.nack.code in CAUSES.get(revision.behaviour, ()):
             return True
+        if status.nack.code == tunnel.NACK_CODE_CRASHED:
+            return self._has_killed(node, revision)
         superseded = revision is not self.world.publisher.standing
         return superseded and status.nack.code == tunnel.NACK_CODE_BLOB_MISSING
+
+    def _has_killed(self, node: int, revision: Revision) -> bool:
+        """Or died while it was tried, which nobody can tell apart."""
+        return self._known[node].trials.get(revision.sha256, 0) >= MOST_DEATHS
 
     def told(self, node: int, config: tunnel.ConfigFacts) -> None:
         self._told[node].update(config.quarantined_manifest_sha256)
@@ -333,7 +363,8 @@ class Judge:
         held = record.code == tunnel.NACK_CODE_KIND_UNKNOWN and not (
             target.kinds_by_region[node.region] <= set(node.kinds)
         )
-        if target.behaviour in RUNS and not held:
+        died = record.code == tunnel.NACK_CODE_CRASHED and self._has_killed(node.number, target)
+        if target.behaviour in RUNS and not held and not died:
             return f"runs {running} instead of {target.number}, which is {target.behaviour}, for {reason}"
         return ""
 

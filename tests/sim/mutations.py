@@ -57,7 +57,9 @@ MUTATIONS = (
     Mutation(
         "nobody is told who is there already", CloudSession, "_arrived", "return [Record(", "return [] and [Record("
     ),
-    Mutation("a full disk parks a revision", CloudSession, "_reported", "status.nack.code in TRANSIENT", "False"),
+    Mutation(
+        "a full disk parks a revision", CloudSession, "_reported", "if _parks(status):", "if status.state in REFUSALS:"
+    ),
     Mutation("a refusal that may pass never passes", CloudSession, "_reported", "+ TRANSIENT_RETRY_S", "+ 1e9"),
     Mutation("Hello is not listened to", CloudSession, "_greet", "self._learn(hello.config)", "pass"),
     Mutation("kinds are not looked at", CloudSession, "_next_offer", "target.kinds - frozenset(", "frozenset() and ("),
@@ -87,6 +89,17 @@ MUTATIONS = (
             "else self._roll_back(now_s, quarantine"
         ),
     ),
+    Mutation(
+        "deaths are not counted before they happen",
+        Applier,
+        "_activate",
+        "await undivided(asyncio.to_thread(self._store.begin_trial, pointer))",
+        "pass",
+    ),
+    Mutation("what kills is tried again", Applier, "_look_at_trial", "if not trial.count", "if True"),
+    Mutation("deaths are counted once", ConfigStore, "begin_trial", "deaths + 1", "1"),
+    Mutation("an end counts as a death", Applier, "_roll_back", "elif effect.ticket:", "elif False:"),
+    Mutation("a failure counts as a death", ConfigStore, "end_trial", "else Trial()", "else self._state.trial"),
     Mutation("the ceiling is not asked", Applier, "_stage", "admit(", "(lambda *_: None)("),
     Mutation("quarantine is not stored", Applier, "_roll_back", "await self._try(", "(lambda _: None)("),
     Mutation("healthy is what is attempted", Applier, "facts", "state.healthy.revision", "state.attempted.revision"),

@@ -32,7 +32,7 @@ BLOB_S = 3.0  # at most, besides the network's delay
 DEADLINES = Deadlines(
     verifying_s=20.0,
     staging_s=5.0,
-    activating_s=90.0,
+    activating_s=30.0,
     soaking_s=8.0,
     promoting_s=5.0,
     rolling_back_s=30.0,
@@ -288,6 +288,7 @@ class Plant:
         self._active = Configuration()
         self.since_s = 0.0
         self._sick_at_s: float | None = None
+        self.tried = b""  # manifest whose activation was begun last, other than last known good's
 
     def running(self) -> Configuration:
         return self._active
@@ -296,6 +297,9 @@ class Plant:
         node = self._node
         revision = node.world.cloud.publisher.revisions.get(configuration.revision)
         behaviour = revision.behaviour if revision else Behaviour.GOOD
+        node.world.judge.activating(node, configuration)
+        if behaviour is Behaviour.DEADLY:
+            node.world.loop.after(node.rng.uniform(0.0, 0.9 * SOAK_S), self._kill, node.life)
         await asyncio.sleep(node.rng.uniform(6.0, 20.0) if behaviour is Behaviour.SLOW else node.rng.uniform(0.01, 1.5))
         self._misbehave(configuration, behaviour)
         if behaviour is Behaviour.HANGS:
@@ -304,6 +308,10 @@ class Plant:
         sick = behaviour is Behaviour.SICK
         self._sick_at_s = self.since_s + node.rng.uniform(0.0, 0.9 * SOAK_S) if sick else None
         node.world.judge.activated(node, configuration)
+
+    def _kill(self, life: Life) -> None:
+        if self._node.life is life:
+            self._node.kill(power=False)
 
     def _misbehave(self, configuration: Configuration, behaviour: Behaviour) -> None:
         node, number = self._node, configuration.revision

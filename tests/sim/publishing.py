@@ -38,6 +38,7 @@ class Behaviour(StrEnum):
     BREAKS = "breaks"  # its activation meets a defect of ours
     HANGS = "hangs"  # its activation never ends
     SICK = "sick"  # it falls ill while it is watched
+    DEADLY = "deadly"  # it kills the process that activates or watches it
 
 
 RUNS = frozenset({Behaviour.GOOD, Behaviour.SLOW, Behaviour.FLAKY})
@@ -47,6 +48,7 @@ CAUSES: Mapping[Behaviour, frozenset[int]] = {
     Behaviour.FAILS: frozenset({tunnel.NACK_CODE_MODEL_LOAD_FAILED}),
     Behaviour.BREAKS: frozenset({tunnel.NACK_CODE_INTERNAL}),
     Behaviour.SICK: frozenset({tunnel.NACK_CODE_TOOL_SERVER_FAILED, tunnel.NACK_CODE_QUARANTINED}),
+    Behaviour.DEADLY: frozenset({tunnel.NACK_CODE_CRASHED}),
 }
 
 

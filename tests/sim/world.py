@@ -26,6 +26,7 @@ BEHAVIOURS = [
     (Behaviour.BREAKS, 1),
     (Behaviour.HANGS, 1),
     (Behaviour.SICK, 4),
+    (Behaviour.DEADLY, 2),
 ]
 
 

@@ -340,6 +340,7 @@ class Conversation(RuleBasedStateMachine):
         self.down: list[tunnel.CloudFrame] = []
         self.pending: list[tunnel.ConfigOffer] = []
         self.in_flight: set[bytes] = set()
+        self.heard_s = 0.0  # when the newest offer was made, or the node last said something of it
         self.reconnect()
 
     @rule()
@@ -389,8 +390,9 @@ class Conversation(RuleBasedStateMachine):
             self.reconnect()
 
     @invariant()
-    def one_offer_in_flight(self) -> None:
-        assert len(self.in_flight) <= 1
+    def one_offer_is_waited_for(self) -> None:
+        assert self.cloud._in_flight is None or self.cloud._in_flight.nonce not in self.cloud._preempted
+        assert self.in_flight <= {*self.cloud._preempted, getattr(self.cloud._in_flight, "nonce", b"")}
 
     def teardown(self) -> None:
         """Left alone on an unbroken stream, the node ends at the newest revision, or refused it."""
@@ -410,6 +412,9 @@ class Conversation(RuleBasedStateMachine):
                     self.down.append(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=15)))
                 case session.Offer(wanted, nonce):
                     assert wanted.revision not in self.refused, "a refused revision was offered again"
+                    stood_still = self.now_s - self.heard_s >= session.PREEMPT_S
+                    assert stood_still or not self.in_flight, "a second offer while one is in flight"
+                    self.heard_s = self.now_s
                     self.in_flight.add(nonce)
                     offer = tunnel.ConfigOffer(nonce=nonce, revision=wanted.revision)
                     self.down.append(tunnel.CloudFrame(config_offer=offer))

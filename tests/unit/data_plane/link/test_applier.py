@@ -39,11 +39,13 @@ class Plant:
         self.failure: Nack | None = None
         self.sickness: Callable[[Configuration], Nack | None] = lambda _: None
         self.hangs_at: int | None = None
+        self.hangs = asyncio.Event()
 
     async def activate(self, configuration: Configuration) -> None:
         if self.failure:
             raise ConfigurationError(self.failure)
         if configuration.revision == self.hangs_at:
+            self.hangs.set()
             await asyncio.Event().wait()
         self.active = configuration
         self.activated.append(configuration.revision)
@@ -383,6 +385,55 @@ async def test_ill_health_rolls_back_and_stays_in_quarantine_over_a_restart(node
         bad.nonce = b"again"
         assert outcome(await node.apply(bad)) == ("REJECTED", "QUARANTINED")
         assert outcome(await node.apply(node.publisher.offer(3, site("3"))))[0] == "HEALTHY"
+
+
+async def die_of(node: Node, offer: ConfigOffer) -> None:
+    """One life of a process that is gone from one moment to the next while it activates the offer."""
+    async with node.up() as applier:
+        await applier.offer(offer)
+        async with asyncio.timeout(5):
+            await node.plant.hangs.wait()
+    node.plant = Plant()
+    node.plant.hangs_at = offer.revision
+
+
+async def test_what_kills_the_process_twice_is_not_tried_a_third_time(node: Node) -> None:
+    """A crash loop would take the site's working configuration down with it, for good."""
+    good, bad = node.publisher.offer(1, site("1")), node.publisher.offer(2, site("2"))
+    async with node.up():
+        assert outcome(await node.apply(good)) == ("HEALTHY", "UNSPECIFIED")
+    node.plant.hangs_at = 2
+
+    await die_of(node, bad)
+    async with node.up() as applier:
+        assert applier.facts().running_revision == 1
+        assert list(applier.facts().quarantined_code) == []
+    await die_of(node, bad)
+
+    async with node.up() as applier:
+        assert list(applier.facts().quarantined_code) == [tunnel.NACK_CODE_CRASHED]
+        assert applier.alarms() == ("config.killed",)
+        assert outcome(await node.apply(bad)) == ("REJECTED", "QUARANTINED")
+        assert applier.facts().running_revision == 1
+        assert outcome(await node.apply(node.publisher.offer(3, site("3")))) == ("HEALTHY", "UNSPECIFIED")
+
+
+async def test_stop_that_somebody_asked_for_is_no_death(node: Node) -> None:
+    """Who restarts an impatient machine twice has not found a defect in its configuration."""
+    offer = node.publisher.offer(1, site("1"))
+    node.plant.hangs_at = 1
+
+    for _ in range(3):
+        async with node.up() as applier:
+            await applier.offer(offer)
+            async with asyncio.timeout(5):
+                await node.plant.hangs.wait()
+            applier.stopping()
+        node.plant.hangs.clear()
+
+    node.plant.hangs_at = None
+    async with node.up():
+        assert outcome(await node.apply(offer)) == ("HEALTHY", "UNSPECIFIED")
 
 
 async def test_first_configuration_that_is_ill_leaves_nothing_running(node: Node) -> None:

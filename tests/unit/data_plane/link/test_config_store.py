@@ -1,5 +1,6 @@
 """A node's configuration outlives crashes, and damage to it is said, never guessed around."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Generator
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from data_plane.link.config_store import ConfigStore, Pointer, StoredState, decode_state, encode_state
+from data_plane.link.config_store import (
+    ConfigStore,
+    Pointer,
+    StoredState,
+    Trial,
+    decode_state,
+    encode_state,
+    quarantine_of,
+)
 from data_plane.link.interfaces import Configuration, ConfigurationError
 from data_plane.link.selection import digest
 from faos.resource.v1.resource_pb2 import Resource
@@ -288,8 +297,51 @@ states = st.builds(
     healthy=pointers,
     high_water=pointers,
     quarantined=st.lists(st.binary(min_size=32, max_size=32), max_size=3).map(tuple),
+    quarantine_codes=st.lists(st.integers(0, 99), max_size=3).map(tuple),
+    trial=st.builds(Trial, st.binary(max_size=32), st.integers(0, 9)),
     generation=st.integers(0, 10**9),
 )
+
+
+def test_deaths_are_counted_over_restarts_and_ends_are_not(folder: Path) -> None:
+    """What kills the process never gets to say so: the count must be durable before it can."""
+    store = opened(folder)
+    bad, other = commit(store, 1, site("1")), Pointer(2, b"\2" * 32)
+
+    store.begin_trial(bad)
+    assert opened(folder).state.trial == Trial(bad.manifest_sha256, 1)
+
+    store = opened(folder)
+    for _ in range(3):
+        store.begin_trial(bad)
+    assert opened(folder).state.trial.count == 2, "within one life it can kill once"
+    store.end_trial()
+    assert opened(folder).state.trial.count == 1, "this life it has not killed"
+    store.begin_trial(other)
+    assert opened(folder).state.trial == Trial(other.manifest_sha256, 1)
+    store.mark_healthy(bad)
+    assert opened(folder).state.trial == Trial()
+
+
+def test_quarantine_keeps_why_and_knows_what_it_does_not_know(folder: Path) -> None:
+    """The state of a version before this one names digests alone."""
+    store = opened(folder)
+    store.quarantine(b"\1" * 32, 66)
+    assert quarantine_of(opened(folder).state) == {b"\1" * 32: 66}
+
+    before = StoredState(quarantined=(b"\1" * 32, b"\2" * 32), quarantine_codes=(66,))
+    assert quarantine_of(before) == {b"\1" * 32: 0, b"\2" * 32: 66}
+
+
+def test_state_of_the_version_before_is_read(folder: Path) -> None:
+    """An upgrade keeps last known good, and everything else."""
+    state = StoredState(healthy=Pointer(3, b"\3" * 32), quarantined=(b"\1" * 32,), generation=2)
+    document = json.loads(encode_state(state))
+    body = {key: value for key, value in document["state"].items() if key not in ("trial", "quarantine_codes")}
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    old = {"format": 1, "sha256": hashlib.sha256(canonical).hexdigest(), "state": body}
+
+    assert decode_state(json.dumps(old).encode()) == state
 
 
 @given(states)
