@@ -77,7 +77,7 @@ async def main(folder: Path, crash_at: int) -> None:
         ceiling=CEILING,
         scope=NodeScope(TENANT, LABELS),
         clock=SystemClock(),
-        settings=ApplySettings(soak_s=0.0),
+        settings=ApplySettings(soak_s=0.0, most_deaths=1000),  # being killed is what the tests do
     )
     async with running([applier]):
         say(f"started {plant.running().revision}")
