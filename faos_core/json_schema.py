@@ -3,18 +3,24 @@
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from faos_core.patterns import BadPatternError, compiled, found_in
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCES = ("$ref", "$dynamicRef")
+
+
+Found = Iterator[ValidationError]
 
 
 class BadSchemaError(ValueError):
@@ -52,7 +58,7 @@ def _compiled(text: str) -> Draft202012Validator:
     schema = json.loads(text)
     if reason := _defect(schema, id_allowed=True):
         raise BadSchemaError(reason)
-    return Draft202012Validator(schema, registry=Registry())
+    return LinearValidator(schema, registry=Registry())
 
 
 def first_violation(schema: Mapping[str, Any], value: object) -> str | None:
@@ -65,6 +71,8 @@ def first_violation(schema: Mapping[str, Any], value: object) -> str | None:
         error: ValidationError | None = next(compile_schema(schema).iter_errors(value), None)
     except RecursionError as loop:
         raise BadSchemaError("endless reference") from loop
+    except BadPatternError as error:
+        raise BadSchemaError("a pattern that cannot be held against this text") from error
     return None if error is None else "/".join(str(part) for part in error.absolute_schema_path)
 
 
@@ -77,7 +85,7 @@ def _defect(schema: Mapping[str, Any], *, id_allowed: bool) -> str | None:
     """id_allowed: the root may name itself; below it, `$id` changes what references mean."""
     try:
         Draft202012Validator.check_schema(schema)
-        return _reference_defect(schema, id_allowed=id_allowed)
+        return _reference_defect(schema, id_allowed=id_allowed) or _pattern_defect(schema)
     except SchemaError as error:
         return f"wrong at {'/'.join(str(part) for part in error.absolute_path)[:80] or 'its root'}"
     except RecursionError:
@@ -106,3 +114,65 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, list):
         for item in value:
             yield from _objects(item)
+
+
+def _pattern_defect(schema: Mapping[str, Any]) -> str | None:
+    """Patterns are held to what linear time can do: look-around and references back are not among it."""
+    keywords = {keyword for node in _objects(schema) for keyword in node}
+    if {"patternProperties", "unevaluatedProperties"} <= keywords:
+        return "unevaluatedProperties beside patternProperties"
+    for node in _objects(schema):
+        for pattern in _patterns(node):
+            try:
+                compiled(pattern)
+            except BadPatternError:
+                return f"a pattern beyond RE2, {pattern[:80]!r}"
+    return None
+
+
+def _patterns(node: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(node.get("pattern"), str):
+        yield node["pattern"]
+    if isinstance(node.get("patternProperties"), Mapping):
+        yield from node["patternProperties"]
+
+
+# The keywords that hold a pattern against a text. The library's own do it with backtracking.
+
+
+def _pattern(validator: Any, pattern: str, value: object, _schema: object) -> Found:
+    if validator.is_type(value, "string") and not found_in(pattern, cast(str, value)):
+        yield ValidationError("does not match")
+
+
+def _pattern_properties(validator: Any, patterns: Mapping[str, Any], value: object, _schema: object) -> Found:
+    if isinstance(value, Mapping):
+        for pattern, subschema in patterns.items():
+            for name in value:
+                if found_in(pattern, name):
+                    yield from validator.descend(value[name], subschema, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, allowed: Any, value: object, schema: Mapping[str, Any]) -> Found:
+    if not isinstance(value, Mapping):
+        return
+    for name in _additional(value, schema):
+        if allowed is False:
+            yield ValidationError("is not expected")
+        elif allowed is not True:
+            yield from validator.descend(value[name], allowed, path=name)
+
+
+def _additional(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    return (name for name in value if name not in named and not any(found_in(each, name) for each in patterns))
+
+
+LinearValidator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]  # the library's, without types
+    Draft202012Validator,
+    {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    },
+)
