@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
-from control_plane.config.revisions import Key
 from control_plane.db.models import apply_set_members as members
+from faos_core.manifests import Key
 
 
 def apply_sets(connection: sa.Connection, tenant: str) -> dict[Key, str]:

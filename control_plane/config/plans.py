@@ -17,7 +17,6 @@ from control_plane.config.errors import (
 from control_plane.config.models import Applied, Change
 from control_plane.config.revisions import (
     Body,
-    Key,
     bodies_of,
     sites_selected,
     standing_bodies,
@@ -29,6 +28,7 @@ from faos.resource.v1.resource_pb2 import Kind
 from faos_core.errors import NotFoundError
 from faos_core.field_changes import MAX_ANSWER_CHARACTERS, field_changes
 from faos_core.kinds import kind_name
+from faos_core.manifests import Key
 from faos_core.resource_validation import Violation, validate
 
 CREATED = ChangeType.CHANGE_TYPE_CREATED

@@ -19,7 +19,6 @@ from control_plane.config.models import Prepared, Revision, SignedManifest, Term
 from control_plane.config.plans import UNCHANGED, Plan
 from control_plane.config.revisions import (
     Body,
-    Key,
     all_roots,
     changes_of,
     etag_of,
@@ -36,6 +35,7 @@ from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1.resource_pb2 import Kind
 from faos_core.errors import FaosError, StaleError
 from faos_core.kinds import kind_name
+from faos_core.manifests import Key
 
 MAX_BODIES_BYTES = 8 * 1024 * 1024  # that go with a prepared revision
 RENEW_BEFORE = timedelta(days=60)  # of the end of what lives a year

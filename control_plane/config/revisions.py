@@ -13,8 +13,8 @@ from faos.resource.v1.resource_pb2 import Kind, Manifest, ManifestEntry, Resourc
 from faos.tunnel.v1.tunnel_pb2 import TufMetadata
 from faos_core.kinds import kind_of
 from faos_core.labels import SITE_LABEL
+from faos_core.manifests import Key, body_of, entry_of, manifest_bytes
 
-Key = tuple[int, str]  # kind and name
 DIGESTS_AT_ONCE = 1000  # engines bound the parameters of one statement
 
 
@@ -28,7 +28,7 @@ class Body:
 
     @classmethod
     def of(cls, resource: Resource) -> "Body":
-        data = resource.SerializeToString(deterministic=True)
+        data = body_of(resource)
         return cls(resource, data, sha256(data).digest())
 
     @classmethod
@@ -40,21 +40,12 @@ class Body:
         return int(kind_of(self.resource)), self.resource.metadata.name
 
     def entry(self) -> ManifestEntry:
-        metadata = self.resource.metadata
-        sites = metadata.sites if metadata.HasField("sites") else None
-        return ManifestEntry(
-            kind=kind_of(self.resource),
-            name=metadata.name,
-            sites=sites,
-            sha256=self.digest,
-            length_bytes=len(self.data),
-        )
+        return entry_of(self.resource, self.data)
 
 
 def manifest_of(tenant: str, revision: int, bodies: Iterable[Body]) -> bytes:
-    """The TUF target: entries by kind and name, so that equal content gives equal bytes."""
-    entries = [body.entry() for body in sorted(bodies, key=lambda body: body.key)]
-    return Manifest(tenant=tenant, revision=revision, entries=entries).SerializeToString(deterministic=True)
+    """The TUF target of these."""
+    return manifest_bytes(tenant, revision, (body.entry() for body in bodies))
 
 
 def standing_bodies(connection: sa.Connection, tenant: str) -> dict[Key, Body]:
