@@ -17,6 +17,7 @@ from control_plane.audit.service import AuditService, record
 from control_plane.config.service import ConfigService
 from control_plane.config.trust_service import TrustService
 from control_plane.db.schema import migrate_schema
+from control_plane.fleet.events import EventLog
 from control_plane.fleet.frame_record import open_recorder
 from control_plane.fleet.service import FleetService
 from control_plane.identity.authority import Authority
@@ -80,6 +81,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 enrolments=tokens,
                 renewals=standings,
                 fleet=fleet,
+                events=EventLog(store, clock, kept_per_node=settings.events_kept_per_node),
                 clock=clock,
                 heartbeat_s=settings.heartbeat_s,
                 recorder=recorder,

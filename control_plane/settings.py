@@ -28,6 +28,7 @@ class ControlPlaneSettings:
     database_url: str | None = field(default=None, repr=False)  # of SQLAlchemy; None means a file in data_dir
     heartbeat_s: float = 15.0  # between heartbeats of an open session, 1 to 300; three missed ones end it
     node_certificate_lifetime_s: float = 24 * 3600.0  # from 2 s (for tests) to 90 days; nodes renew at half of it
+    events_kept_per_node: int = 10_000  # the newest of each node, from 1; what the oldest say is gone then
     received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
@@ -39,6 +40,8 @@ class ControlPlaneSettings:
             raise ValueError("heartbeat_s must be from 1 to 300.")
         if not 2 <= self.node_certificate_lifetime_s <= 90 * 24 * 3600:
             raise ValueError("node_certificate_lifetime_s must be from 2 to 7776000 (90 days).")
+        if not 1 <= self.events_kept_per_node <= 10_000_000:
+            raise ValueError("events_kept_per_node must be from 1 to 10000000.")
         for address in self.public_addresses:
             _check_address("public_addresses", address, lowest_port=1)
 

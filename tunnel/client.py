@@ -6,23 +6,25 @@ Upstream bytes go through identity serialisers: what the sealer returned is what
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import FaosError, IntegrityError, InvalidError, UnauthenticatedError, UnavailableError
+from faos_core.errors import FaosError, IntegrityError, RetryError, UnauthenticatedError, UnavailableError
 from tunnel import session
 from tunnel.backoff import Backoff
+from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, mapped, parsed
 from tunnel.egress import Sealer
-from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
-from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED
+from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE
+from tunnel.event_push import EventPush, Events
 from tunnel.route import Direct, Route
 from tunnel.tls import CLIENT_OPTIONS, Credentials
 
@@ -34,13 +36,13 @@ GET_BLOB = "/faos.tunnel.v1.Tunnel/GetBlob"
 RENEW = "/faos.tunnel.v1.Tunnel/Renew"
 RECOVER = "/faos.tunnel.v1.Tunnel/Recover"
 ENROLL = "/faos.tunnel.v1.Enrollment/Enroll"
-DIAL_TIMEOUT_S = 20.0
 TICK_S = 0.5
 HAND_OVER_S = 3.0  # that the old session has to end after the new one was welcomed
 MAX_BLOB_BYTES = 4 * 1024 * 1024
+MOST_PARTIAL_BLOBS = 4  # that were cut off and are kept, to be gone on with; beyond, the oldest is forgotten
+BLOB_TIMEOUT_S = 60.0
 
 Call = grpc.aio.StreamStreamCall[bytes, bytes]
-Parsed = TypeVar("Parsed", bound=Message)
 
 
 class NodeSide(Protocol):
@@ -92,16 +94,41 @@ def open_channel(target: str, credentials: Credentials) -> grpc.aio.Channel:
 
 
 class BlobFetcher:
-    """Fetches blobs over whatever session is up. Made before the client, which it is handed to."""
+    """Fetches blobs over whatever session is up. Made before the client, which it is handed to.
+
+    What was cut off is gone on with where it stopped, over the next session too.
+    """
 
     def __init__(self) -> None:
         self.link: _Link | None = None
+        self._partial: OrderedDict[bytes, bytearray] = OrderedDict()
 
     async def get(self, sha256: bytes) -> bytes:
-        """Raises UnavailableError (no session, or it broke), NotFoundError, IntegrityError (not that blob)."""
+        """Raises UnavailableError (no session, or it broke: ask again), DeadlineError, NotFoundError, IntegrityError
+        (not that blob). Cancel-safe."""
+        data = self._partial.pop(sha256, bytearray())
+        is_resumed = bool(data)
+        try:
+            await self._fetch(sha256, data)
+        except (RetryError, asyncio.CancelledError):
+            self._keep(sha256, data)
+            raise
+        if hashlib.sha256(data).digest() == sha256:
+            return bytes(data)
+        if is_resumed:
+            return await self.get(sha256)  # from its beginning: the two parts need not be of one blob
+        raise IntegrityError(BLOB_UNKNOWN, digest=sha256.hex())
+
+    async def _fetch(self, sha256: bytes, data: bytearray) -> None:
         if self.link is None:
             raise UnavailableError(CONTROL_PLANE_UNREACHABLE, address="", details="no session is up", timeout_s=0)
-        return await self.link.get_blob(sha256)
+        await self.link.get_blob(sha256, data)
+
+    def _keep(self, sha256: bytes, data: bytearray) -> None:
+        if data:
+            self._partial[sha256] = data
+        while len(self._partial) > MOST_PARTIAL_BLOBS:
+            self._partial.popitem(last=False)
 
 
 class TunnelClient:
@@ -123,7 +150,9 @@ class TunnelClient:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         route: Route | None = None,
+        events: Events | None = None,
     ) -> None:
+        """events: what to push besides; None: nothing."""
         self.ready = asyncio.Event()
         self.failure: FaosError | None = None  # why the latest session did not come up, or broke
         self._addresses = addresses
@@ -135,6 +164,7 @@ class TunnelClient:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._blobs = blobs or BlobFetcher()
+        self._push = EventPush(events, sealer, door=DOOR, clock=self._clock) if events else None
 
     async def run(self) -> None:
         self.ready.set()
@@ -151,10 +181,10 @@ class TunnelClient:
         """Run one session to its end; seconds that the control plane asked to stay away."""
         try:
             await self._recover_if_expired(address)
-            with _flattened():
+            with flattened():
                 async with asyncio.TaskGroup() as group:
                     await self._keep_open(address, group)
-        except _SessionEndedError as ended:
+        except SessionEndedError as ended:
             self.failure = ended.error
             log.warning("session.ended", extra={names.ADDRESS: address, names.CODE: ended.error.code.code})
             return ended.retry_after_s
@@ -194,7 +224,15 @@ class TunnelClient:
         credentials = self._certificates.for_dialling()
         target = await self._route.target(address)
         return _Link(
-            address, target, credentials, self._certificates, self._sealer, self._node, self._clock, self._order
+            address,
+            target,
+            credentials,
+            self._certificates,
+            self._sealer,
+            self._node,
+            self._clock,
+            self._order,
+            self._push,
         )
 
     async def _outcome(self, link: "_Link") -> Exception:
@@ -205,7 +243,7 @@ class TunnelClient:
             if await self._certificates.refused(link.credentials):
                 log.warning("certificate.refused", extra={names.CODE: error.code.code})
             return error
-        except (_SessionEndedError, FaosError) as error:
+        except (SessionEndedError, FaosError) as error:
             return error
         return UnavailableError(session.DRAINING)
 
@@ -247,14 +285,8 @@ async def _first(task: "asyncio.Task[Any]", other: Coroutine[Any, Any, Any]) -> 
 
 async def _renewal(channel: grpc.aio.Channel, method: str, raw: bytes, address: str) -> tunnel.RenewResponse:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-    with _mapped(address):
+    with mapped(address):
         return parsed(tunnel.RenewResponse, await call(raw, timeout=DIAL_TIMEOUT_S))
-
-
-class _SessionEndedError(Exception):
-    def __init__(self, error: FaosError, retry_after_s: float) -> None:
-        self.error = error
-        self.retry_after_s = retry_after_s
 
 
 class _Link:
@@ -270,6 +302,7 @@ class _Link:
         node: NodeSide,
         clock: Clock,
         order: asyncio.Lock,
+        push: EventPush | None,
     ) -> None:
         self.credentials = credentials
         self.welcomed = asyncio.Event()
@@ -286,9 +319,11 @@ class _Link:
         self._clock = clock
         self._machine = session.NodeSession(clock.monotonic_s())
         self._order = order
+        self._push = push
+        self._pushing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Returns never; raises _SessionEndedError or a FaosError."""
+        """Returns never; raises SessionEndedError or a FaosError."""
         async with self._channel:
             await self._run()
 
@@ -299,15 +334,22 @@ class _Link:
         return await _renewal(self._channel, RENEW, raw, self._address)
 
     async def mute(self) -> None:
-        """Report nothing more; a status that is on its way is sent first, the others wait for whoever reports next."""
+        """Report nothing more; a status that is on its way is sent first, the others wait for whoever reports next,
+        as events do."""
         async with self._reporting:
             if self._reporter:
                 self._reporter.cancel()
                 self._reporter = None
+        if self._pushing:
+            self._pushing.cancel()
+            self._pushing = None
 
     def unmute(self) -> None:
         if self._group and self._call and self._reporter is None:
             self._reporter = self._group.create_task(self._report(self._call), name="session.report")
+            if self._push:
+                push = self._push.run(self._channel, self._address)
+                self._pushing = self._group.create_task(push, name="session.push_events")
 
     async def hand_over(self, task: "asyncio.Task[Any]") -> None:
         """Let the control plane read to the end, then close. task: runs this link."""
@@ -322,7 +364,7 @@ class _Link:
         call: Call = self._channel.stream_stream(SESSION)()
         self._call = call
         try:
-            with _flattened():
+            with flattened():
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._read(call), name="session.read")
                     group.create_task(self._tick(call), name="session.tick")
@@ -331,26 +373,29 @@ class _Link:
         finally:
             call.cancel()
 
-    async def get_blob(self, sha256: bytes) -> bytes:
-        request = tunnel.GetBlobRequest(sha256=sha256, offset_bytes=0)
+    async def get_blob(self, sha256: bytes, data: bytearray) -> None:
+        """Append to `data` what it lacks of the blob. What arrived is in it, whatever is raised."""
+        request = tunnel.GetBlobRequest(sha256=sha256, offset_bytes=len(data))
         raw = await self._sealer.seal(request, door=DOOR, destination=self._address, method=GET_BLOB)
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GET_BLOB)
-        data = bytearray()
-        with _mapped(self._address):
-            async for chunk in method(raw, timeout=60):
-                _append(data, parsed(tunnel.BlobChunk, chunk))
-        if hashlib.sha256(data).digest() != sha256:
-            raise IntegrityError(BLOB_UNKNOWN, digest=sha256.hex())
-        return bytes(data)
+        call = method(raw, timeout=BLOB_TIMEOUT_S)
+        try:
+            with mapped(self._address):
+                async for chunk in call:
+                    _append(data, parsed(tunnel.BlobChunk, chunk))
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise closed(self._address, "the session ended meanwhile") from None  # gRPC's word for a closed channel
+        finally:
+            call.cancel()
 
     async def _read(self, call: Call) -> None:
-        with _mapped(self._address):
+        with mapped(self._address):
             async for raw in call:
                 frame = parsed(tunnel.CloudFrame, raw)
                 await self._perform(call, self._machine.receive(frame, self._clock.monotonic_s()))
-        raise UnavailableError(
-            CONTROL_PLANE_UNREACHABLE, address=self._address, details="it closed the stream", timeout_s=0
-        )
+        raise closed(self._address, "it closed the stream")
 
     async def _tick(self, call: Call) -> None:
         while True:
@@ -383,7 +428,7 @@ class _Link:
                 case session.Deliver(offer):
                     await self._node.offered(offer)
                 case session.Close(error, retry_after_s):
-                    raise _SessionEndedError(error, retry_after_s)
+                    raise SessionEndedError(error, retry_after_s)
 
     def _beat(self, sequence: int) -> tunnel.NodeFrame:
         return tunnel.NodeFrame(heartbeat=self._node.heartbeat(sequence))
@@ -393,69 +438,19 @@ class _Link:
             return
         async with self._order:
             raw = await self._sealer.seal(make(), door=DOOR, destination=self._address, method=SESSION)
-            with _mapped(self._address):
+            with mapped(self._address):
                 await call.write(raw)
 
 
-def parsed(kind: type[Parsed], raw: bytes) -> Parsed:
-    """Not as gRPC's deserialiser: that one logs what it cannot read and hands on None, which nobody expects.
-
-    Raises InvalidError.
-    """
-    try:
-        return kind.FromString(raw)
-    except DecodeError as error:
-        raise InvalidError(FRAME_UNEXPECTED, frame="what cannot be read", expected=kind.DESCRIPTOR.name) from error
+def _is_cancelled() -> bool:
+    """Whether it is this very task that is to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _append(data: bytearray, chunk: tunnel.BlobChunk) -> None:
     """Raises IntegrityError for a chunk out of place or a blob over MAX_BLOB_BYTES."""
-    if chunk.offset_bytes != len(data) or chunk.total_bytes > MAX_BLOB_BYTES or len(data) > MAX_BLOB_BYTES:
+    size_bytes = len(data) + len(chunk.data)
+    if chunk.offset_bytes != len(data) or max(size_bytes, chunk.total_bytes) > MAX_BLOB_BYTES:
         raise IntegrityError(BLOB_UNKNOWN, digest="(chunks out of order or too many)")
     data += chunk.data
-
-
-@contextmanager
-def _mapped(address: str) -> Iterator[None]:
-    """Turns gRPC's errors into ours: what the server meant, or that it could not be reached."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise reached(error, address) from error
-    except asyncio.InvalidStateError as error:  # written to a call that has ended
-        raise UnavailableError(
-            CONTROL_PLANE_UNREACHABLE, address=address, details="the stream has ended", timeout_s=0
-        ) from error
-
-
-def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:
-    """The server's own error, or CONTROL_PLANE_UNREACHABLE when it was the connection that failed."""
-    said = any(key == DETAIL_KEY for key, _ in error.trailing_metadata() or ())
-    if said or error.code() is not grpc.StatusCode.UNAVAILABLE:
-        return from_rpc_error(error)
-    details = (error.details() or "no details").splitlines()[0]
-    return UnavailableError(CONTROL_PLANE_UNREACHABLE, address=address, details=details, timeout_s=int(DIAL_TIMEOUT_S))
-
-
-@contextmanager
-def _flattened() -> Iterator[None]:
-    """A task group of one session fails with one cause: raise that, not a group. A stop (ledger, defect) goes
-    before the end of the session, which goes before what the connection said."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        causes = list(_leaves(group))
-        causes.sort(key=lambda cause: (not _is_stop(cause), not isinstance(cause, _SessionEndedError)))
-        raise causes[0] from None
-
-
-def _is_stop(cause: BaseException) -> bool:
-    return not isinstance(cause, FaosError | _SessionEndedError)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

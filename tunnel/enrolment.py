@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.errors import FaosError, IntegrityError, UnavailableError
 from faos_core.ids import NodeIdentity
-from tunnel.client import DIAL_TIMEOUT_S, DOOR, ENROLL, open_channel, parsed, reached
+from tunnel.client import DOOR, ENROLL, open_channel
+from tunnel.client_calls import DIAL_TIMEOUT_S, parsed, reached
 from tunnel.egress import Sealer
 from tunnel.errors import CERTIFICATE_REFUSED, CONTROL_PLANE_UNREACHABLE
 from tunnel.identity import enrolment_key, fingerprint_words, key_pem, public_der, to_pem

@@ -68,3 +68,15 @@ PORT_TAKEN = define(
     why="Another program has that port, or the address is not this machine's.",
     next_step="See who has it (ss -ltnp), and stop it; or set another {setting}.",
 )
+EVENTS_OVER_CREDIT = define(
+    "events.over_credit",
+    what="A node sent {events} events of {size_bytes} bytes at once.",
+    why="At most {most_events} events of {most_bytes} bytes may be under way.",
+    next_step="Check that both sides run versions that fit together: faos get nodes.",
+)
+EVENTS_UNANSWERED = define(
+    "events.unanswered",
+    what="The control plane has not said for {timeout_s} s what became of this node's events.",
+    why="It is overloaded, or its database does not answer. The events are kept here.",
+    next_step="Nothing to do: the node sends them again by itself.",
+)

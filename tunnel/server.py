@@ -22,6 +22,8 @@ from faos_core.timestamps import timestamp
 from tunnel import session
 from tunnel.error_mapping import ErrorInterceptor, abort
 from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
+from tunnel.events import EventReceiver, Key
+from tunnel.open_call import OpenCall
 from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,19 @@ class Fleet(Protocol):
         """Raises NotFoundError for a blob that is not the tenant's."""
 
 
+class EventLog(Protocol):
+    """What happened at nodes, durably."""
+
+    async def durable(self, identity: NodeIdentity) -> Key:
+        """Up to and including which key everything of this node is durable."""
+
+    async def record(self, identity: NodeIdentity, events: Sequence[tunnel.Event]) -> Key:
+        """Make durable what is new of these, each once; up to where everything is durable then.
+
+        Raises UnauthenticatedError for a node that was revoked meanwhile.
+        """
+
+
 class Renewals(Protocol):
     """Gives enrolled nodes their next certificates."""
 
@@ -97,6 +112,7 @@ class TunnelServer:
         enrolments: Enrolments,
         renewals: Renewals,
         fleet: Fleet,
+        events: EventLog,
         heartbeat_s: float = 15.0,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
@@ -109,11 +125,13 @@ class TunnelServer:
         self._enrolments = enrolments
         self._renewals = renewals
         self._fleet = fleet
+        self._events = events
         self._heartbeat_s = heartbeat_s
         self._clock = clock or SystemClock()
         self._recorder = recorder or (lambda method, raw: None)
         self._live: dict[NodeIdentity, _LiveSession] = {}  # the newest session of each node that was welcomed
         self._sessions: set[_LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
+        self._calls: set[OpenCall] = set()  # what nodes have open besides their sessions
 
     async def run(self) -> None:
         options = server_options(max_receive_bytes=MAX_UPSTREAM_BYTES, max_send_bytes=MAX_FRAME_BYTES)
@@ -140,6 +158,9 @@ class TunnelServer:
 
     async def cut(self, identity: NodeIdentity, error: FaosError) -> None:
         """End every stream of a node, welcomed or not, with this error."""
+        for call in list(self._calls):
+            if call.identity == identity:
+                call.close(error)
         for each in list(self._sessions):
             if each.identity == identity:
                 await each.close(error)
@@ -160,7 +181,10 @@ class TunnelServer:
         recover = grpc.unary_unary_rpc_method_handler(
             self._recover, self._parser("Recover", tunnel.RecoverRequest), tunnel.RenewResponse.SerializeToString
         )
-        methods = {"Session": stream, "GetBlob": blob, "Renew": renew, "Recover": recover}
+        push = grpc.stream_stream_rpc_method_handler(
+            self._push_events, self._parser("PushEvents", tunnel.EventBatch), tunnel.EventAck.SerializeToString
+        )
+        methods = {"Session": stream, "PushEvents": push, "GetBlob": blob, "Renew": renew, "Recover": recover}
         return (
             grpc.method_handlers_generic_handler("faos.tunnel.v1.Enrollment", {"Enroll": enroll}),
             grpc.method_handlers_generic_handler("faos.tunnel.v1.Tunnel", methods),
@@ -208,22 +232,56 @@ class TunnelServer:
             return
         if before.peer == live.peer:
             await before.close(ConflictError(SESSION_SUPERSEDED))
-        else:
-            before.retire()
+            return
+        before.retire()
+        for call in self._calls:
+            if (call.identity, call.peer) == (before.identity, before.peer):
+                call.retired_at_s = self._clock.monotonic_s()
 
-    async def _get_blob(self, request: tunnel.GetBlobRequest, context: Context) -> AsyncIterator[tunnel.BlobChunk]:
-        identity = await self._identified(context)
-        data = await self._fleet.blob(identity, request.sha256)
+    async def _get_blob(self, request: tunnel.GetBlobRequest, context: Context) -> None:
+        await self._run_call("GetBlob", context, lambda call: self._send_blob(call, request, context))
+
+    async def _send_blob(self, call: OpenCall, request: tunnel.GetBlobRequest, context: Context) -> None:
+        data = await self._fleet.blob(call.identity, request.sha256)
         for at in range(request.offset_bytes, len(data), CHUNK_BYTES):
-            yield tunnel.BlobChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES], total_bytes=len(data))
+            chunk = tunnel.BlobChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES], total_bytes=len(data))
+            await context.write(chunk)
+
+    async def _push_events(self, requests: AsyncIterator[tunnel.EventBatch], context: Context) -> None:
+        await self._run_call("PushEvents", context, lambda call: self._take_events(call, requests, context))
+
+    async def _take_events(self, call: OpenCall, requests: AsyncIterator[tunnel.EventBatch], context: Context) -> None:
+        """One batch at a time: what the node sent meanwhile waits in the connection, and is within its credit."""
+        for other in self._calls - {call}:
+            if (other.identity, other.method) == (call.identity, call.method):
+                other.close(ConflictError(SESSION_SUPERSEDED))
+        receiver = EventReceiver(await self._events.durable(call.identity))
+        await context.write(receiver.ack())
+        async for batch in requests:
+            receiver.received(batch)
+            receiver.durable = await self._events.record(call.identity, batch.events)
+            await context.write(receiver.ack())
+
+    async def _run_call(self, method: str, context: Context, work: Callable[[OpenCall], Awaitable[None]]) -> None:
+        """A call that `cut` ends, from before it was authorised on."""
+        peer = peer_of(context)
+        call = OpenCall(_node_of(peer), peer, method, context)
+
+        async def serve() -> None:
+            await self._fleet.authorise(call.identity, peer)
+            with suppress(grpc.aio.InternalError):  # the node is gone
+                await work(call)
+
+        self._calls.add(call)
+        try:
+            await call.run(serve())
+        finally:
+            self._calls.discard(call)
 
     async def _identified(self, context: Context) -> NodeIdentity:
         """Who calls, bound to this RPC. Raises UnauthenticatedError."""
         peer = peer_of(context)
-        try:
-            identity = NodeIdentity.parse(peer.uri)
-        except FaosError as error:
-            raise UnauthenticatedError(PEER_UNKNOWN, reason="Its certificate names no node.") from error
+        identity = _node_of(peer)
         await self._fleet.authorise(identity, peer)
         return identity
 
@@ -232,6 +290,9 @@ class TunnelServer:
             await self._clock.sleep(TICK_S)
             for live in list(self._sessions):
                 await live.surely(live.tick())
+            for call in list(self._calls):
+                if call.retired_at_s is not None and self._clock.monotonic_s() - call.retired_at_s > RETIRE_S:
+                    call.close(ConflictError(SESSION_SUPERSEDED))
 
     async def _desire(self, live: "_LiveSession", identity: NodeIdentity) -> None:
         await live.desire(await self._fleet.target(identity))
@@ -240,6 +301,14 @@ class TunnelServer:
         for live in list(self._sessions):
             await live.drain()
         await server.stop(STOP_GRACE_S)
+
+
+def _node_of(peer: Peer) -> NodeIdentity:
+    """Raises UnauthenticatedError."""
+    try:
+        return NodeIdentity.parse(peer.uri)
+    except FaosError as error:
+        raise UnauthenticatedError(PEER_UNKNOWN, reason="Its certificate names no node.") from error
 
 
 class _LiveSession:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from control_plane.api.interfaces import Change, DetailedChange, FieldChange, JoinToken, Revision, StoredResource
 from control_plane.api.nack_texts import explanation_of
-from control_plane.api.node_queries import ConfigFacts, NackFacts, NodeFacts, RevisionStatus
+from control_plane.api.node_queries import ConfigFacts, EventFacts, NackFacts, NodeFacts, RevisionStatus
 from control_plane.audit.models import AuditRecord
 from control_plane.config.models import Prepared, SignedManifest, Trust
 from control_plane.tenants.models import Site, Tenant
@@ -45,7 +45,15 @@ def node_message(node: NodeFacts, *, live: bool, words: Sequence[str]) -> admin.
         standing=admin.NodeStanding.ValueType(node.standing),
         standing_reason=node.standing_reason,
         alarm=node.alarm,
+        event_count=node.event_count,
+        lost_event_count=node.lost_event_count,
     )
+
+
+def event_message(event: EventFacts) -> admin.NodeEvent:
+    message = admin.NodeEvent(tenant=event.tenant, node=event.node, received_at=timestamp(event.received_at))
+    message.event.MergeFromString(event.body)
+    return message
 
 
 def liveness_of(node: NodeFacts, *, live: bool) -> admin.Liveness.ValueType:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from control_plane.api.errors import NODE_NOT_FOUND
-from control_plane.db.models import node_config_status, nodes, revisions
+from control_plane.db.models import node_config_status, node_events, nodes, revisions
 from control_plane.db.paging import fetch_page
 from control_plane.tenants.service import require_site, require_tenant
 from faos.tunnel.v1.tunnel_pb2 import ApplyState
@@ -65,6 +65,8 @@ class NodeFacts:
     standing: int  # NodeStanding
     standing_reason: str
     alarm: str  # a code of the registry; empty: none
+    event_count: int
+    lost_event_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,16 @@ class RevisionStatus:
     node: str
     site: str
     config: ConfigFacts
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """Something that happened at a node."""
+
+    tenant: str
+    node: str
+    received_at: datetime
+    body: bytes  # faos.tunnel.v1.Event
 
 
 class NodeQueries:
@@ -117,6 +129,28 @@ class NodeQueries:
 
         return await self._store.read(fetch)
 
+    async def events(
+        self, tenant: str, node: str, *, page_size: int, page_token: str
+    ) -> tuple[Sequence[EventFacts], str]:
+        """Newest first. Empty tenant or node: every one. Raises: NotFoundError (tenant, node), InvalidError."""
+        table = node_events.c
+        order = [table.epoch, table.sequence] if tenant and node else []
+
+        def fetch(connection: sa.Connection) -> tuple[list[EventFacts], str]:
+            _require_node(connection, tenant, node)
+            rows, next_page_token = fetch_page(
+                connection,
+                _events(tenant, node),
+                keys=order or [table.received_at_us, table.tenant, table.node, table.epoch, table.sequence],
+                scope=f"events/{tenant}/{node}",
+                page_size=page_size,
+                page_token=page_token,
+                newest_first=True,
+            )
+            return [_event(row) for row in rows], next_page_token
+
+        return await self._store.read(fetch)
+
     async def of_revision(self, tenant: str, revision: int) -> Sequence[RevisionStatus]:
         """What each node that was offered the revision made of it, by name."""
         rows = await self._store.read(lambda connection: connection.execute(_of_revision(tenant, revision)).all())
@@ -136,6 +170,26 @@ def _of_revision(tenant: str, revision: int) -> sa.Select[Any]:
         .where(node_config_status.c.tenant == tenant, node_config_status.c.revision == revision)
         .order_by(node_config_status.c.node)
     )
+
+
+def _events(tenant: str, node: str) -> sa.Select[Any]:
+    query = sa.select(node_events)
+    query = query.where(node_events.c.tenant == tenant) if tenant else query
+    return query.where(node_events.c.node == node) if node else query
+
+
+def _event(row: Row[Any]) -> EventFacts:
+    received_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.received_at_us)
+    return EventFacts(row.tenant, row.node, received_at, row.body)
+
+
+def _require_node(connection: sa.Connection, tenant: str, node: str) -> None:
+    if tenant:
+        require_tenant(connection, tenant)
+    named = sa.select(nodes.c.name).where(nodes.c.name == node)
+    named = named.where(nodes.c.tenant == tenant) if tenant else named
+    if node and connection.execute(named.limit(1)).first() is None:
+        raise NotFoundError(NODE_NOT_FOUND, tenant=tenant, node=node[:80])
 
 
 def _require(connection: sa.Connection, tenant: str, site: str) -> None:
@@ -177,6 +231,8 @@ def _node(row: Row[Any]) -> NodeFacts:
         standing=row.standing,
         standing_reason=row.standing_reason,
         alarm=row.alarm,
+        event_count=row.event_count,
+        lost_event_count=row.lost_event_count,
     )
 
 

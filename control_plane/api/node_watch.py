@@ -16,7 +16,7 @@ WATCH_FOR_S = 1800.0  # then the caller asks, and is authorised, again
 PAUSE_S = 0.5
 IDLE_SHARE = 10  # a look that takes long is followed by a pause this many times as long
 NODES_AT_ONCE = 1000  # in one answer: about 1 MiB
-QUIET = ("last_seen_at", "ledger_size", "ledger_root_sha256")  # move with every heartbeat
+QUIET = ("last_seen_at", "ledger_size", "ledger_root_sha256", "event_count")  # move with every heartbeat, or oftener
 
 Key = tuple[str, str]  # tenant and name
 

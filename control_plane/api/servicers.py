@@ -88,6 +88,12 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
         async for answer in self._watch.nodes(request.tenant, request.site):
             yield answer
 
+    async def ListEvents(self, request: admin.ListEventsRequest, context: Context) -> admin.ListEventsResponse:
+        events, next_page_token = await self._nodes.events(
+            request.tenant, request.node, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListEventsResponse(events=map(messages.event_message, events), next_page_token=next_page_token)
+
     async def RevokeNode(self, request: admin.RevokeNodeRequest, context: Context) -> admin.RevokeNodeResponse:
         actor = current_caller().subject
         await self._standings.revoke(request.tenant, request.name, reason=request.reason, actor=actor)

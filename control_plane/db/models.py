@@ -122,6 +122,10 @@ nodes = Table(
     Column("status_at", UtcDateTime),  # when the node last reported a state
     Column("active_runs", BigInteger, nullable=False, default=0),
     Column("finished_runs", BigInteger, nullable=False, default=0),
+    Column("event_epoch", BigInteger, nullable=False, default=0, server_default="0"),  # key of the newest event; all
+    Column("event_sequence", BigInteger, nullable=False, default=0, server_default="0"),  # before it came, or is lost
+    Column("event_count", BigInteger, nullable=False, default=0, server_default="0"),  # ever received
+    Column("lost_event_count", BigInteger, nullable=False, default=0, server_default="0"),
     ForeignKeyConstraint(["tenant", "site"], ["sites.tenant", "sites.name"]),
     Index(None, "tenant", "site"),
 )
@@ -138,6 +142,20 @@ node_config_status = Table(
     Column("at", UtcDateTime, nullable=False),
     ForeignKeyConstraint(["tenant", "node"], ["nodes.tenant", "nodes.name"]),
     Index(None, "tenant", "revision"),
+)
+
+# What happened at nodes, each once; the newest of each node (control_plane/fleet/events.py).
+node_events = Table(
+    "node_events",
+    metadata,
+    Column("tenant", NAME, primary_key=True),
+    Column("node", NAME, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("received_at_us", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    Column("body", LargeBinary, nullable=False),  # faos.tunnel.v1.Event
+    ForeignKeyConstraint(["tenant", "node"], ["nodes.tenant", "nodes.name"]),
+    Index(None, "tenant", "received_at_us"),
 )
 
 join_tokens = Table(

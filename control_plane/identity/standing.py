@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from control_plane.db.models import node_config_status, nodes
+from control_plane.db.models import node_config_status, node_events, nodes
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import AuditRecord, key_digest
 from control_plane.identity.errors import (
@@ -91,6 +91,8 @@ class NodeStandings:
             identity = _found(connection, tenant, name)
             status = node_config_status.c
             connection.execute(sa.delete(node_config_status).where(status.tenant == tenant, status.node == name))
+            events = node_events.c
+            connection.execute(sa.delete(node_events).where(events.tenant == tenant, events.node == name))
             connection.execute(sa.delete(nodes).where(is_node(identity)))
             self._record(connection, "EvictNode", identity, actor)
             return identity

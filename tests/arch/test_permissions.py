@@ -28,6 +28,7 @@ TABLE = {
     "NodeService/ListNodes": "nodes.read",
     "NodeService/GetNode": "nodes.read",
     "NodeService/WatchNodes": "nodes.read",
+    "NodeService/ListEvents": "events.read",
     "NodeService/RevokeNode": "nodes.revoke",
     "NodeService/EvictNode": "nodes.evict",
     "NodeService/CreateJoinToken": "join_tokens.create",

@@ -410,6 +410,8 @@ class Node(_message.Message):
     STANDING_FIELD_NUMBER: _builtins.int
     STANDING_REASON_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     site: _builtins.str
     name: _builtins.str
@@ -428,6 +430,10 @@ class Node(_message.Message):
     """Why it is revoked, as the operator said."""
     alarm: _builtins.str
     """What a person should look at, as a code of the registry: "node.cloned". Empty: nothing."""
+    event_count: _builtins.int
+    """Received from it, ever: older ones are not kept."""
+    lost_event_count: _builtins.int
+    """That the node made and that never came, because its spool was full for example."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -465,10 +471,12 @@ class Node(_message.Message):
         standing: Global___NodeStanding.ValueType = ...,
         standing_reason: _builtins.str = ...,
         alarm: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        lost_event_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "config", b"config", "enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "alarm", b"alarm", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "standing", b"standing", "standing_reason", b"standing_reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "alarm", b"alarm", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "event_count", b"event_count", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "lost_event_count", b"lost_event_count", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "standing", b"standing", "standing_reason", b"standing_reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -802,6 +810,91 @@ class GetNodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty means every tenant that the caller may read."""
+    node: _builtins.str
+    """Empty means every node."""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        node: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class NodeEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    node: _builtins.str
+    @_builtins.property
+    def received_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def event(self) -> _tunnel_pb2.Event:
+        """As the node sent it; the key of it is (epoch, sequence)."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        node: _builtins.str = ...,
+        received_at: _timestamp_pb2.Timestamp | None = ...,
+        event: _tunnel_pb2.Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "received_at", b"received_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "node", b"node", "received_at", b"received_at", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeEvent: _TypeAlias = NodeEvent  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___NodeEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
 
 @_typing.final
 class CreateJoinTokenRequest(_message.Message):

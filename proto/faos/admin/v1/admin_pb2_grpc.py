@@ -250,6 +250,11 @@ class NodeServiceStub:
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
                 response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/faos.admin.v1.NodeService/ListEvents',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
         self.RevokeNode = channel.unary_unary(
                 '/faos.admin.v1.NodeService/RevokeNode',
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.RevokeNodeRequest.SerializeToString,
@@ -290,6 +295,13 @@ class NodeServiceServicer:
     def WatchNodes(self, request, context):
         """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
         so that who may watch is asked again: watch anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """What happened at nodes, newest first, as far as it is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,6 +350,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.WatchNodes,
                     request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.FromString,
                     response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsResponse.SerializeToString,
             ),
             'RevokeNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeNode,
@@ -441,6 +458,33 @@ class NodeService:
             '/faos.admin.v1.NodeService/WatchNodes',
             faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesRequest.SerializeToString,
             faos_dot_admin_dot_v1_dot_admin__pb2.WatchNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.NodeService/ListEvents',
+            faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

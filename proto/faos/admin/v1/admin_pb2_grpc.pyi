@@ -86,6 +86,8 @@ class NodeServiceStub:
     """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
     so that who may watch is asked again: watch anew.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsResponse]
+    """What happened at nodes, newest first, as far as it is kept."""
     RevokeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeNodeRequest, _admin_pb2.RevokeNodeResponse]
     """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]
@@ -102,6 +104,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
     so that who may watch is asked again: watch anew.
     """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEventsRequest, _admin_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """What happened at nodes, newest first, as far as it is kept."""
     RevokeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeNodeRequest, _admin_pb2.RevokeNodeResponse]  # type: ignore[assignment]
     """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]  # type: ignore[assignment]
@@ -133,6 +137,14 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """All nodes as they are, then each that changes, until the caller leaves. The server ends it with OK after a while,
         so that who may watch is asked again: watch anew.
         """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _admin_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListEventsResponse, _abc.Awaitable[_admin_pb2.ListEventsResponse]]:
+        """What happened at nodes, newest first, as far as it is kept."""
 
     @_abc_1.abstractmethod
     def RevokeNode(
