@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -29,19 +29,45 @@ class Service(Protocol):
 
 @asynccontextmanager
 async def running(services: Sequence[Service]) -> AsyncIterator[None]:
-    """Run all services in one task group; each starts when the one before is ready; leave in reverse order."""
-    async with asyncio.TaskGroup() as group:
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            for service in services:
-                tasks.append(group.create_task(service.run(), name=service.name))
-                await until_ready(service, tasks[-1])
-                log.info("service.ready", extra={names.SERVICE: service.name})
-            yield
-        finally:
-            for task in reversed(tasks):
-                task.cancel()
-                await asyncio.wait([task])
+    """Run all services in one task group; each starts when the one before is ready; leave in reverse order.
+
+    Raises what ended a service; a group only where several things went wrong.
+    """
+    with one_by_one():
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+            try:
+                for service in services:
+                    tasks.append(group.create_task(service.run(), name=service.name))
+                    await until_ready(service, tasks[-1])
+                    log.info("service.ready", extra={names.SERVICE: service.name})
+                yield
+            finally:
+                for task in reversed(tasks):
+                    task.cancel()
+                    await asyncio.wait([task])
+
+
+@contextlib.contextmanager
+def one_by_one() -> Iterator[None]:
+    """A group of one error, however deep, is raised as that error: it is what a person is told."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        causes = {id(cause): cause for cause in causes_of(group)}
+        if len(causes) > 1:
+            raise
+        (cause,) = causes.values()
+        raise cause from None
+
+
+def causes_of(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    """What a group, and the groups in it, hold."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from causes_of(error)
+        else:
+            yield error
 
 
 async def until_ready(service: Service, task: asyncio.Task[None]) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 from data_plane.agents import routing
 from data_plane.agents.errors import TOOL_FAILED, TOOL_WITHDRAWN, TURN_WITHOUT_END
 from data_plane.agents.interfaces import LoadedModels, RunningConfiguration
+from data_plane.agents.outages import passes
 from data_plane.agents.steps import Purpose, StepKind, StepOutcome, StepRequest
 from data_plane.memory.interfaces import KnowledgeBases
 from data_plane.models.interfaces import Embedder, Message, Role, Sampling, TextDelta, TurnEnd
 from data_plane.tools.interfaces import ToolBroker, ToolCall
 from faos.resource.v1.resource_pb2 import Policy
 from faos_core.errors import DeniedError, FaosError, InternalError, LimitError
-from faos_core.store_errors import is_outage
 
 OnDelta = Callable[[str], None]
 
@@ -41,7 +41,7 @@ class Performer:
     ) -> StepOutcome:
         """on_delta: called with the pieces of an answer as they are generated. Cancel-safe.
 
-        Raises UnavailableError when the node's own database is away: that is no outcome of the step.
+        Raises what `outages.passes` tells: the node's database is away, its disk is full; no outcome of the step.
         """
         try:
             match request.kind:
@@ -54,7 +54,7 @@ class Performer:
                 case StepKind.TOOL:
                     return await self._call(agent, request.body, idempotency_key)
         except FaosError as error:
-            if is_outage(error):
+            if passes(error):
                 raise
             return StepOutcome({}, error.code.code)
 

@@ -15,7 +15,7 @@ from data_plane.agents.plan import Plan
 from data_plane.agents.steps import Ending, RecordedStep, StepOutcome, StepRequest
 from faos_core import store_errors
 from faos_core.clock import Clock
-from faos_core.errors import UnavailableError
+from faos_core.errors import FaosError
 
 DATABASE_RETRY_S = 1.0
 
@@ -54,15 +54,15 @@ class RunDriver:
     async def _record(
         self, open_run: OpenRun, step: RecordedStep, then: StepRequest | Ending
     ) -> RecordedStep | RunRecord:
-        """While the database is away, what the step came to is kept, so that its effects are not repeated.
+        """While the database is away or full, what the step came to is kept, so that its effects are not repeated.
 
         Where it is not known whether it was recorded, the error is raised: the journal itself must be asked.
         """
         while True:
             try:
                 return await self._journal.record_step(open_run, step, then=then)
-            except UnavailableError as error:
-                if error.code is not store_errors.UNAVAILABLE:
+            except FaosError as error:
+                if error.code not in (store_errors.UNAVAILABLE, store_errors.DISK_FULL):
                     raise
             await self._clock.sleep(DATABASE_RETRY_S)
 

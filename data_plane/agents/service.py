@@ -20,6 +20,7 @@ from data_plane.agents.events import RunRecord
 from data_plane.agents.interfaces import RunCounts
 from data_plane.agents.journal import Journal, NewRun, OpenRun
 from data_plane.agents.loop import decide
+from data_plane.agents.outages import passes
 from data_plane.agents.perform import Performer, Ports
 from data_plane.agents.plan import Plan, make_plan
 from data_plane.agents.run import DATABASE_RETRY_S, RunDriver
@@ -31,7 +32,6 @@ from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import FaosError, InternalError, LimitError, NotFoundError, UnavailableError
 from faos_core.ids import RunId
-from faos_core.store_errors import is_outage
 
 log = logging.getLogger(__name__)
 
@@ -225,12 +225,12 @@ class Runs:
         self._broadcast.close(run_id)
 
     async def _through_outages(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
-        """A database that goes away stops no run: it goes on from the journal, as after a crash, when it is back."""
+        """A database that goes away, or a full disk, stops no run: it goes on from the journal, as after a crash."""
         while True:
             try:
                 return await work
-            except UnavailableError as error:
-                if not is_outage(error):
+            except FaosError as error:
+                if not passes(error):
                     raise
                 log.warning("run.waits", extra={names.RUN_ID: open_run.run.run_id, names.CODE: error.code.code})
             await self._clock.sleep(DATABASE_RETRY_S)

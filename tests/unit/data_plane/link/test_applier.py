@@ -529,7 +529,7 @@ async def test_damaged_state_ends_the_service(node: Node) -> None:
         await node.apply(node.publisher.offer(1, site()))
     (node.folder / "config" / "state.json").write_bytes(b"{}")
 
-    with pytest.RaisesGroup(IntegrityError):
+    with pytest.raises(IntegrityError, match=r"config\.state_corrupt"):
         async with node.up():
             pass
 
