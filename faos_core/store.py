@@ -22,7 +22,9 @@ from faos_core.store_errors import CLOSED, TRANSACTION_ENDED, UNCONFIRMED, URL_M
 from faos_core.store_sqlite import SQLiteDialect
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  # an item of work that is done together
 Work = Callable[[sa.Connection], T]
+JointWork = Callable[[sa.Connection, Sequence[I]], Sequence[BaseException | None]]
 
 WAITING_WRITES = 10_000
 WAITING_READS = 1_000
@@ -64,9 +66,18 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class WaitingWrite:
-    work: Work[Any]
+    work: Work[Any] | JointWork[Any]
     serial: bool
     outcome: asyncio.Future[Outcome[Any]]
+    items: Sequence[Any] = ()  # one, of joint work
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What stands or falls as one within a batch: a write, or those that are done together."""
+
+    work: Work[Sequence[Outcome[Any]]]
+    places: Sequence[int]  # in the batch
 
 
 class BatchLostError(Exception):
@@ -146,16 +157,30 @@ class Store:
             IntegrityError (store.corrupt): nothing was written. UnavailableError (store.unconfirmed): the answer to
             COMMIT was lost with the server, and it did not come back in 5 s; written whole, or not at all.
         """
+        outcome: Outcome[T] = await self._written(fn, serial)
+        return outcome.unwrap()
+
+    async def write_together(self, fn: JointWork[I], item: I, *, serial: bool = True) -> None:
+        """As `write`, but those of the same `fn` that wait together are one call of it, with all of their items: a
+        statement for many rows costs a tenth of as many statements.
+
+        fn: a plain function, the same object each time; gets the items in the order of the calls, and returns for each
+            None, or the error to raise where it was asked for, having written nothing of that item. What it raises
+            undoes and fails all of them.
+        """
+        outcome = await self._written(fn, serial, item)
+        outcome.unwrap()
+
+    async def _written(self, work: Work[Any] | JointWork[Any], serial: bool, *items: Any) -> Outcome[Any]:
         self._check_open()
         await self._write_slots.acquire()
         self._check_open()
-        write = WaitingWrite(fn, serial, self._loop.create_future())
+        write = WaitingWrite(work, serial, self._loop.create_future(), items)
         self._waiting.append(write)
         self._idle.clear()
         if len(self._waiting) == 1:
             self._loop.call_soon(self._begin_batch)
-        outcome: Outcome[T] = await write.outcome
-        return outcome.unwrap()
+        return await write.outcome
 
     async def read(self, fn: Work[T]) -> T:
         """Run `fn` in a reader thread on one consistent snapshot, and return what it returned.
@@ -262,16 +287,18 @@ class Store:
 
     def _work(self, batch: Sequence[WaitingWrite], connection: sa.Connection) -> list[Outcome[Any]]:
         """Each piece between savepoints; a single one needs none. Raises BatchLostError."""
-        if len(batch) == 1:
-            return [self._work_alone(batch[0].work, connection)]
-        outcomes: list[Outcome[Any]] = []
+        pieces = pieces_of(batch)
+        if len(pieces) == 1:
+            return list(each_of(pieces[0], self._work_alone(pieces[0].work, connection)))
+        outcomes: dict[int, Outcome[Any]] = {}
         connection.exec_driver_sql(MARK)  # begin_nested compiles a new name each time: twice the cost
-        for write in batch:
+        for piece in pieces:
             if outcomes:
                 self._dialect.mark_next(connection)
-            outcomes.append(self._work_between_marks(write.work, connection))
+            done = self._work_between_marks(piece.work, connection)
+            outcomes.update(zip(piece.places, each_of(piece, done), strict=True))
         connection.exec_driver_sql(KEEP)
-        return outcomes
+        return [outcomes[place] for place in range(len(batch))]
 
     def _work_alone(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
         outcome = self._outcome(work, connection)
@@ -375,3 +402,36 @@ class Store:
         self._writer.shutdown()
         self._read_engine.dispose()
         self._write_engine.dispose()
+
+
+def pieces_of(batch: Sequence[WaitingWrite]) -> list[Piece]:
+    """In the order of their first writes."""
+    places: dict[object, list[int]] = {}
+    for place, write in enumerate(batch):
+        places.setdefault(write.work if write.items else place, []).append(place)
+    return [piece_of([batch[place] for place in group], group) for group in places.values()]
+
+
+def piece_of(writes: Sequence[WaitingWrite], places: Sequence[int]) -> Piece:
+    work: Any = writes[0].work
+    if not writes[0].items:
+        return Piece(lambda connection: [Outcome(work(connection))], places)
+    items = [write.items[0] for write in writes]
+    return Piece(lambda connection: [Outcome(error=error) for error in work(connection, items)], places)
+
+
+def each_of(piece: Piece, outcome: Outcome[Sequence[Outcome[Any]]]) -> Sequence[Outcome[Any]]:
+    """One for each write of a piece. What failed as a whole fails each with an error of its own, where it can."""
+    if outcome.error is None:
+        return outcome.unwrap()
+    error = outcome.error
+    if isinstance(error, FaosError) and len(piece.places) > 1:
+        return [Outcome(error=again(error)) for _ in piece.places]
+    return [Outcome(error=error) for _ in piece.places]
+
+
+def again(error: FaosError) -> FaosError:
+    """The same, to be raised elsewhere too."""
+    copy = type(error)(error.code, **error.fields)
+    copy.__cause__ = error
+    return copy

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -313,3 +313,74 @@ async def test_kill_9_loses_nothing_acknowledged(database_url: str) -> None:
 
     assert len(acknowledged) >= 300
     assert acknowledged <= kept
+
+
+class Together:
+    """Joint work that adds texts: "refused" is, "broken" fails all."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def __call__(self, connection: sa.Connection, items: Sequence[str]) -> list[BaseException | None]:
+        self.calls.append(list(items))
+        for text in items:
+            if text != "refused":
+                add(text)(connection)
+        if "broken" in items:
+            raise UnavailableError(store_module.CLOSED, database="d")
+        return [LookupError(text) if text == "refused" else None for text in items]
+
+
+async def gathered(store: Store, work: Together, *items: str) -> list[BaseException | None]:
+    """What became of these, which wait together with a neighbour that must be written in any case."""
+    gate = Gate()
+    holding = asyncio.create_task(store.write(gate.hold))
+    await gate.entered()
+    writes = [asyncio.create_task(store.write_together(work, item)) for item in items]
+    neighbour = asyncio.create_task(store.write(add("neighbour")))
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(holding, neighbour)
+    return await asyncio.gather(*writes, return_exceptions=True)
+
+
+async def test_items_that_wait_together_are_one_call(store: Store, commits: list[sa.Connection]) -> None:
+    """A fleet's answers to one push come at once; a statement for each would cost ten times as much."""
+    work = Together()
+
+    assert await gathered(store, work, "a", "b", "c") == [None] * 3
+
+    assert work.calls == [["a", "b", "c"]]
+    assert sorted(await store.read(texts)) == ["a", "b", "c", "neighbour"]
+
+
+async def test_item_that_is_refused_leaves_the_others(store: Store) -> None:
+    """A node that was revoked must not cost the others their acknowledgement."""
+    first, second, third = await gathered(store, Together(), "a", "refused", "b")
+
+    assert (first, third) == (None, None)
+    assert isinstance(second, LookupError)
+    assert sorted(await store.read(texts)) == ["a", "b", "neighbour"]
+
+
+async def test_joint_work_that_fails_undoes_all_its_items_and_no_neighbour(store: Store) -> None:
+    """Half of it written and none acknowledged, or the other way round, would be a lie to somebody."""
+    outcomes = await gathered(store, Together(), "a", "broken")
+
+    assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 2
+    assert outcomes[0] is not outcomes[1]
+    assert await store.read(texts) == ["neighbour"]
+
+
+async def test_joint_work_of_one_item_alone(store: Store) -> None:
+    """The path without neighbours is another one."""
+    work = Together()
+
+    await store.write_together(work, "a")
+    with pytest.raises(LookupError):
+        await store.write_together(work, "refused")
+    with pytest.raises(UnavailableError):
+        await store.write_together(work, "broken")
+
+    assert work.calls == [["a"], ["refused"], ["broken"]]
+    assert await store.read(texts) == ["a"]
