@@ -23,7 +23,7 @@ from control_plane.fleet.service import FleetService
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
 from control_plane.identity.standing import NodeStandings
-from control_plane.settings import ControlPlaneSettings
+from control_plane.settings import ENDPOINTS_FILE, ControlPlaneSettings
 from control_plane.tenants.service import TenantService
 from faos_core import names
 from faos_core.address import local_address
@@ -36,7 +36,6 @@ from tunnel.server import TunnelServer
 
 log = logging.getLogger(__name__)
 
-ENDPOINTS_FILE = "endpoints.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +104,17 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]
                 endpoints = Endpoints(tunnel.port, admin.port)
-                announce(settings.data_dir, endpoints)
+                announce(settings, endpoints)
                 yield endpoints
 
 
-def announce(data_dir: Path, endpoints: Endpoints) -> None:
+def announce(settings: ControlPlaneSettings, endpoints: Endpoints) -> None:
     """Tell other processes of this machine the ports; whole or not at all."""
-    facts = {"pid": os.getpid(), "tunnel_port": endpoints.tunnel_port, "admin_port": endpoints.admin_port}
-    Disk().put(data_dir, {ENDPOINTS_FILE: json.dumps(facts).encode()})
+    facts = {
+        "pid": os.getpid(),
+        "tunnel_port": endpoints.tunnel_port,
+        "admin_port": endpoints.admin_port,
+        "tunnel_listen": str(local_address(settings.tunnel_listen, endpoints.tunnel_port)),
+        "admin_listen": str(local_address(settings.admin_listen, endpoints.admin_port)),
+    }
+    Disk().put(settings.data_dir, {ENDPOINTS_FILE: json.dumps(facts).encode()})

@@ -14,6 +14,7 @@ from faos_core.settings import load_toml
 
 PREFIX = "FAOS_CP_"
 DATABASE_FILE = "control-plane.db"
+ENDPOINTS_FILE = "endpoints.json"  # where the latest start listened
 ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
 
 

@@ -47,15 +47,15 @@ def name_of(name: x509.Name) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)[:120] or "nobody"
 
 
-async def look(address: Address, *, proxy: Proxy | None = None) -> Answerer:
-    """Connect, shake hands, hang up.
+async def look(address: Address, *, proxy: Proxy | None = None, server_name: str = SERVER_NAME) -> Answerer:
+    """Connect, shake hands, hang up. server_name: who is asked for (SNI).
 
     Raises: UnavailableError (tls.not_spoken), FaosError of the proxy, OSError and TimeoutError (no connection).
     """
     _, writer = await (proxy.connect(address) if proxy else _direct(address))
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            await writer.start_tls(blind_context(), server_hostname=SERVER_NAME)
+            await writer.start_tls(blind_context(), server_hostname=server_name)
         shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
         der = shown.getpeercert(binary_form=True)
         if der is None:
@@ -68,6 +68,22 @@ async def look(address: Address, *, proxy: Proxy | None = None) -> Answerer:
         raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason="it says nothing") from error
     except (OSError, ValueError) as error:
         raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason=str_of(error)) from error
+    finally:
+        writer.transport.abort()
+
+
+async def reach(address: Address, *, proxy: Proxy | None = None) -> None:
+    """Connect and hang up. Raises OSError, TimeoutError; FaosError of the proxy."""
+    _, writer = await (proxy.connect(address) if proxy else _direct(address))
+    writer.transport.abort()
+
+
+async def greet(address: Address, context: ssl.SSLContext, *, proxy: Proxy | None = None) -> None:
+    """Shake hands with whom the context believes, and hang up. Raises as `reach`; ssl.SSLError is an OSError."""
+    _, writer = await (proxy.connect(address) if proxy else _direct(address))
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await writer.start_tls(context, server_hostname=address.host)
     finally:
         writer.transport.abort()
 

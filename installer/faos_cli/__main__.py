@@ -12,6 +12,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Begin": {
         "up": ("up", "up", "Everything on this machine, from nothing to an agent's answers."),
         "status": ("status", "status", "How the control plane and the node of this context are."),
+        "doctor": ("doctor", "doctor", "What keeps this machine from working, and what to do about it."),
     },
     "Agents": {
         "run": ("run", "run", "Ask an agent: faos run AGENT TEXT · faos run show|follow|cancel ID."),

@@ -9,7 +9,7 @@ import ipaddress
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -77,12 +77,14 @@ class ConnectProxy:
     """requests: each CONNECT head as it came. Byte counts are of what passed after it, up being away from the client.
 
     credentials: user:password that it demands; "": none. answer: is given instead of a connection, and the end.
-    inspector: terminates TLS in the destination's place, with a certificate of this authority.
+    inspector: terminates TLS in the destination's place, with a certificate of this authority. hosts: addresses of
+    names that nobody but the proxy knows.
     """
 
     credentials: str = ""
     answer: bytes = b""
     inspector: Authority | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     tls: ssl.SSLContext | None = None
     port: int = 0
@@ -125,7 +127,7 @@ class ConnectProxy:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.start_tls(self.inspector.server(host))
         try:
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            far_reader, far_writer = await asyncio.open_connection(self.hosts.get(host, host), int(port))
         except OSError:
             writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             return
