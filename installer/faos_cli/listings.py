@@ -138,11 +138,12 @@ def node_cells(node: admin.Node) -> Sequence[str]:
     config = node.config
     facts = (config.attempted_revision, config.running_revision, config.healthy_revision)
     link = enum_text(node, "liveness")
-    state = enum_text(config, "state")
+    state = " ".join(each for each in (enum_text(config, "state"), enum_text(config.nack, "code")) if each)
+    alarm = node.alarm or ("" if node.standing == admin.NODE_STANDING_ADMITTED else enum_text(node, "standing"))
     seen = age(moment(node, "last_seen_at"))
     wide = (node.tenant, str(node.desired_revision), node.version, str(node.ledger_size), labels_text(node.labels))
     expires = clock_time(moment(node, "certificate_expires_at"))
-    return (node.name, node.site, link, state, *(str(each or "") for each in facts), seen, *wide, expires)
+    return (node.name, node.site, link, state, *(str(each or "") for each in facts), seen, alarm, *wide, expires)
 
 
 def resource_cells(stored: admin.GetResourceResponse) -> Sequence[str]:
@@ -218,7 +219,7 @@ LISTINGS: tuple[Listing, ...] = (
         singular="node",
         plural="nodes",
         short=("no",),
-        columns=("NAME", "SITE", "LINK", "STATE", "ATTEMPTED", "RUNNING", "HEALTHY", "SEEN"),
+        columns=("NAME", "SITE", "LINK", "STATE", "ATTEMPTED", "RUNNING", "HEALTHY", "SEEN", "ALARM"),
         wide_columns=("TENANT", "DESIRED", "VERSION", "LEDGER", "LABELS", "CERTIFICATE UNTIL"),
         fetch=fetch_nodes,
         fetch_one=fetch_node,

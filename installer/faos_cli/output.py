@@ -109,9 +109,12 @@ def as_json(message: Any) -> dict[str, Any]:
 
 
 def enum_text(message: Any, field: str) -> str:
-    """The value's name without its enum's prefix; "" when it is unspecified."""
+    """The value's name without its enum's prefix; "" when it is unspecified; the number that a newer server gave."""
     descriptor = message.DESCRIPTOR.fields_by_name[field].enum_type
-    name: str = descriptor.values_by_number[getattr(message, field)].name
+    number = getattr(message, field)
+    if number not in descriptor.values_by_number:
+        return str(number)
+    name: str = descriptor.values_by_number[number].name
     prefix = descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
     text = name.removeprefix(prefix)
     return "" if text == "UNSPECIFIED" else text

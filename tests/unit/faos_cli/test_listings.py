@@ -3,6 +3,7 @@ import pytest
 
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1 import resource_pb2 as pb
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_cli.listings import LISTINGS, listing_named, parse_target
 from faos_core import kinds
 
@@ -59,3 +60,35 @@ def test_unknown_kind_gets_the_nearest() -> None:
     """A slip answers itself."""
     with pytest.raises(click.UsageError, match="'models'"):
         listing_named("modles")
+
+
+def node_row(node: admin.Node) -> dict[str, str]:
+    nodes = listing_named("nodes")
+    return dict(zip(nodes.columns, nodes.cells(node), strict=False))
+
+
+def test_node_shows_three_facts_and_why_they_differ() -> None:
+    """Attempted, running and healthy are three questions; the row answers the one after them, too: why not."""
+    config = admin.NodeConfig(attempted_revision=7, running_revision=6, healthy_revision=6)
+    config.state = tunnel.APPLY_STATE_ROLLED_BACK
+    config.nack.code = tunnel.NACK_CODE_CRASHED
+
+    row = node_row(admin.Node(name="n", config=config, standing=admin.NODE_STANDING_ADMITTED))
+
+    assert [row[name] for name in ("ATTEMPTED", "RUNNING", "HEALTHY")] == ["7", "6", "6"]
+    assert row["STATE"] == "ROLLED_BACK CRASHED"
+    assert row["ALARM"] == ""
+
+
+def test_node_shows_what_a_person_should_look_at() -> None:
+    """A copied machine and a banned one look like any other until somebody is told."""
+    assert node_row(admin.Node(name="n", alarm="node.cloned"))["ALARM"] == "node.cloned"
+    assert node_row(admin.Node(name="n", standing=admin.NODE_STANDING_REVOKED))["ALARM"] == "REVOKED"
+
+
+def test_code_of_a_newer_server_is_shown_as_its_number() -> None:
+    """An old command line must not fall over a new reason."""
+    config = admin.NodeConfig(state=tunnel.APPLY_STATE_REJECTED)
+    config.nack.MergeFromString(b"\x10\xb2\x18")  # code 3122
+
+    assert node_row(admin.Node(name="n", config=config))["STATE"] == "REJECTED 3122"
