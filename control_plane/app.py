@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from control_plane.api.bootstrap_admin import BootstrapAdmin
 from control_plane.api.node_queries import NodeQueries
@@ -35,7 +34,6 @@ from tunnel.identity import fingerprint_words
 from tunnel.server import TunnelServer
 
 log = logging.getLogger(__name__)
-
 
 
 @dataclass(frozen=True, slots=True)
