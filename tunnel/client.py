@@ -189,13 +189,20 @@ class TunnelClient:
             log.warning("session.ended", extra={names.ADDRESS: address, names.CODE: ended.error.code.code})
             return ended.retry_after_s
         except FaosError as error:
-            self.failure = await self._route.explain(address, error, self._certificates.for_dialling().ca_pem)
+            self.failure = error if self._was_up() else await self._explained(address, error)
             code, issuer = self.failure.code.code, self.failure.fields.get("issuer", "")
             log.warning("session.failed", extra={names.ADDRESS: address, names.CODE: code, names.ISSUER: issuer})
         finally:
             self._blobs.link = None
             self._node.connected(False)
         return 0.0
+
+    def _was_up(self) -> bool:
+        return self._blobs.link is not None and self._blobs.link.welcomed.is_set()
+
+    async def _explained(self, address: str, error: FaosError) -> FaosError:
+        """Who never got as far as a session may stand before a device in between."""
+        return await self._route.explain(address, error, self._certificates.for_dialling().ca_pem)
 
     async def _keep_open(self, address: str, group: asyncio.TaskGroup) -> None:
         """One session after the other without a gap, each with the certificate after. Raises as `_Link.run`."""
