@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_plane.link.applier import ApplySettings
 from data_plane.link.apply_machine import PREEMPTIBLE, Phase
-from data_plane.link.config_store import Pointer, StoredState
+from data_plane.link.config_store import Pointer, StoredState, Trial
 from data_plane.link.interfaces import Configuration
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.errors import FaosError
@@ -62,17 +62,20 @@ class Judge:
 
     # ---- the node
 
-    def patient(self, node: "Node", life: "Life") -> None:
-        """A node that is stuck with one offer lets the next one in."""
+    def working(self, node: "Node", life: "Life") -> None:
+        """A node that is stuck with one offer lets the next one in; one at rest tries nothing."""
         machine, now_s = life.machine, self.world.loop.time()
         stuck_s = now_s - machine._began_s - machine._deadlines.stuck_s
         if machine._queued and machine.phase in PREEMPTIBLE and stuck_s > SLACK_S:
             self.fail(f"node {node.number}: is stuck with one offer while another waits")
+        trial = life.store.state.trial
+        if machine.phase is Phase.IDLE and trial not in (Trial(), life.store._deaths) and not life.disk.faults:
+            self.fail(f"node {node.number}: an attempt that has ended would count as a death")
 
     def watch(self) -> None:
         for node, known in zip(self.world.nodes, self._known, strict=False):
             if (life := node.life) is not None:
-                self.patient(node, life)
+                self.working(node, life)
                 state, active = life.store.state, life.plant._active
                 if state is not known.state or active is not known.active:
                     self._changed(node, known, life, state, active)

@@ -101,7 +101,9 @@ MUTATIONS = (
     Mutation("an end counts as a death", Applier, "_roll_back", "elif effect.ticket:", "elif False:"),
     Mutation("a failure counts as a death", ConfigStore, "end_trial", "else Trial()", "else self._state.trial"),
     Mutation("the ceiling is not asked", Applier, "_stage", "admit(", "(lambda *_: None)("),
-    Mutation("quarantine is not stored", Applier, "_roll_back", "await self._try(", "(lambda _: None)("),
+    Mutation(
+        "quarantine is not stored", Applier, "_roll_back", "self._store.quarantine(quarantine, effect.code)", "None"
+    ),
     Mutation("healthy is what is attempted", Applier, "facts", "state.healthy.revision", "state.attempted.revision"),
     Mutation(
         "running is what is stored", Applier, "facts", "=self._activation.running().revision", "=state.running.revision"

@@ -327,5 +327,7 @@ class Plant:
             raise OSError("no space left")
 
     def health(self) -> tunnel.Nack | None:
-        ill = self._sick_at_s is not None and self._node.clock.monotonic_s() >= self._sick_at_s
+        node, ill = self._node, self._sick_at_s is not None and self._node.clock.monotonic_s() >= self._sick_at_s
+        if ill and node.rng.random() < 0.3:  # and leaves a mess behind
+            node.broken_until_s = max(node.broken_until_s, node.world.loop.time() + node.rng.uniform(1.0, 10.0))
         return refusal(tunnel.NACK_CODE_TOOL_SERVER_FAILED).nack if ill else None
