@@ -12,8 +12,10 @@ removed. So a reader finds the old state or the new one, never half of one.
 
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,17 @@ from data_plane.link.interfaces import Configuration
 from data_plane.link.nacks import refusal
 from faos.resource.v1.resource_pb2 import Manifest, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core import names
 from faos_core.disk import Disk, temporary_in
 from faos_core.errors import IntegrityError
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 QUARANTINE_COUNT = 64  # the oldest are forgotten; high-water marks keep them out all the same
 STATE_FILE = "state.json"
-FOLDERS = ("metadata", "manifests", "blobs")
+CONTENT = ("manifests", "blobs")  # by their SHA-256
+FOLDERS = ("metadata", *CONTENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class ConfigStore:
     def open(self) -> None:
         """Read the state; on the first start, make an empty one. Removes what a crash left unfinished.
 
+        Content that is not what it is stored as is removed, and said: it comes again with the next offer.
         Raises: IntegrityError when the state is damaged, naming the file and what to do; it repairs nothing.
         """
         self._disk.make_folder(self._folder)
@@ -99,9 +106,17 @@ class ConfigStore:
         for name in FOLDERS:
             self._disk.make_folder(self._folder / name)
             self._disk.sweep(self._folder / name)
+        for name in CONTENT:
+            self._drop_damaged(self._folder / name)
         if self._state.generation and not self._metadata(self._state.generation).is_dir():
             raise self._corrupt(f"its metadata folder {self._state.generation} is missing")
         self.collect_garbage()
+
+    def _drop_damaged(self, folder: Path) -> None:
+        for path in sorted(folder.iterdir()):
+            if selection.digest(path.read_bytes()).hex() != path.name:
+                log.error("config.content_damaged", extra={names.PATH: str(path)})
+                self._disk.remove(path)
 
     def _make_state(self) -> None:
         """The state file comes first, so content without one is a loss and not a crash of the first start."""
@@ -236,14 +251,15 @@ class ConfigStore:
             self._write_state(replace(self._state, quarantined=digests, quarantine_codes=codes, trial=trial))
 
     def collect_garbage(self) -> None:
-        """Remove manifests, blobs and metadata that no pointer of the state reaches. Raises IntegrityError, OSError."""
+        """Remove manifests, blobs and metadata that no pointer of the state reaches. Raises OSError."""
         with self._lock:
             if not self._is_settled:
                 return
             manifests = {pointer.manifest_sha256 for pointer in self._state.pointers() if pointer.revision}
             self._keep("manifests", {sha256.hex() for sha256 in manifests})
-            self._keep("blobs", {sha256.hex() for sha256 in self._blobs_of(manifests)})
             self._keep("metadata", {str(self._state.generation)})
+            with suppress(IntegrityError):  # a manifest is lost: which bodies it names is not known
+                self._keep("blobs", {sha256.hex() for sha256 in self._blobs_of(manifests)})
 
     def _blobs_of(self, manifests: Iterable[bytes]) -> set[bytes]:
         return {entry.sha256 for sha256 in manifests for entry in self._manifest(sha256).entries}

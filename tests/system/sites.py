@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.servers.databases import Databases
 from tests.servers.small_disk import SmallDisk, small_disk
 from tests.system.counting_proxy import Wire, counting_proxy
 from tests.system.harness import TENANT, RunningControlPlane, running_control_plane
-from tests.system.small_site import fill_small_site
+from tests.system.small_site import fill_small_site, until
 from tunnel.identity import decode_join_string, encode_join_string
 
 ENDED = (tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK)
@@ -183,13 +184,19 @@ class Site:
     async def converged(self, revision: int = 0) -> None:
         """Return when every running node has the newest revision (or this one), healthy, and the control plane knows.
         Fails at once for one that refused it; raises TimeoutError."""
+        revision = revision or self._revision
         for place, each in enumerate(self.nodes):
-            if each.life and (revision or self._revision):
-                seen = await self.settled(place, revision)
-                config = seen.config
-                assert config.state == tunnel.APPLY_STATE_HEALTHY, f"{each.name}: {config}"
+            if each.life and revision:
+                await until(partial(self._runs, each, revision), within_s=PATIENCE_S)
+                config = (await self.settled(place, revision)).config
                 assert config.running_revision == config.healthy_revision == config.attempted_revision
-                assert each.running.applier.facts().healthy_revision == config.healthy_revision
+
+    def _runs(self, node: SiteNode, revision: int) -> bool:
+        """By its own account. Fails when it refused the revision."""
+        facts = node.running.applier.facts()
+        alarms = set(node.running.applier.alarms()) & {"config.rejected", "config.rolled_back"}
+        assert not (facts.attempted_revision == revision and alarms), f"{node.name}: {alarms}"
+        return facts.running_revision == facts.healthy_revision == revision
 
     async def facts(self, place: int = 0) -> Any:
         """The node as the control plane shows it."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,3 +104,10 @@ async def ask(running: Node, question: str, agent: str = "assistant") -> tuple[s
         async for _ in running.runs.watch(run_id):
             pass
     return await running.runs.get(run_id)
+
+
+async def until(holds: Callable[[], object], *, within_s: float = 60.0) -> None:
+    """Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.05)

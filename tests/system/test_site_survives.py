@@ -1,7 +1,5 @@
 """What a site lives through, whole planes in one process: cut, silent, restarted, full; over each database."""
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,6 @@ from tests.system.sites import Site
 from tests.system.small_site import allow_all
 
 pytestmark = [pytest.mark.needs("embedder", "model"), pytest.mark.timeout(180)]
-
-
-async def until(holds: Callable[[], object], *, within_s: float = 60.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.05)
 
 
 async def test_three_nodes_converge_whatever_becomes_of_their_links(tmp_path: Path, databases: Databases) -> None:
