@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from control_plane.db.models import node_config_status, nodes
 from control_plane.fleet.interfaces import Desired, OfferMaterial
+from control_plane.fleet.reports import Report, write_reports
 from control_plane.identity.errors import NODE_CLONED, NODE_UNKNOWN
 from control_plane.identity.standing import require_standing, serial_of
-from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import ManifestEntry
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
@@ -32,8 +32,8 @@ INLINE_OFFER_BYTES = 2 * 1024 * 1024
 class FleetService:
     """Safe for concurrent use by any number of sessions, of any number of control planes over one database.
 
-    What nodes report is written without waiting for other processes: each write touches the rows of one node, and
-    updates that node's row first, which locks it.
+    What nodes report is written without waiting for other processes: each write touches the rows of one node, or of
+    many in the order of their names (reports.py), and updates a node's own row first, which locks it.
     """
 
     def __init__(self, store: Store, desired: Desired, clock: Clock) -> None:
@@ -76,8 +76,7 @@ class FleetService:
             row = connection.execute(sa.select(nodes).where(_is(identity))).one()
             require_standing(row, identity)
             starts = _starts(row, identity, hello) | _promotion(row, identity, peer)
-            connection.execute(sa.update(nodes).where(_is(identity)).values(starts))
-            _witness(connection, identity, hello.ledger_head)
+            write_reports(connection, [Report(identity, starts, head=hello.ledger_head)])
             return frozenset(connection.execute(refused).scalars())
 
         return await self._store.write(write, serial=False)
@@ -85,15 +84,13 @@ class FleetService:
     async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
         """Record what became of an offer: on the node, and in its history by revision."""
         columns = _status(status, self._clock.now())
-        fields = {names.NODE: identity.node, names.REVISION: status.revision}
-        log.info("config.status", extra={**fields, names.STATE: tunnel.ApplyState.Name(status.state)})
-
-        def write(connection: sa.Connection) -> None:
-            on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
-            _update_admitted(connection, identity, on_node)
-            _remember(connection, identity, status.revision, columns)
-
-        await self._store.write(write, serial=False)
+        if status.state in REFUSALS:  # the others are in the database, and too many for a log
+            fields = {names.NODE: identity.node, names.REVISION: status.revision}
+            log.info("config.refused", extra={**fields, names.STATE: tunnel.ApplyState.Name(status.state)})
+        on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
+        key = {"tenant": identity.tenant, "node": identity.node, "revision": status.revision}
+        history = key | {("at" if name == "status_at" else name): value for name, value in columns.items()}
+        await self._store.write_together(write_reports, Report(identity, on_node, history), serial=False)
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
         """Record that the node lives and what it says of itself, as of now."""
@@ -104,11 +101,8 @@ class FleetService:
             **(_facts(heartbeat.config) if heartbeat.HasField("config") else {}),
         }
 
-        def write(connection: sa.Connection) -> None:
-            _update_admitted(connection, identity, values)
-            _witness(connection, identity, heartbeat.ledger_head)
-
-        await self._store.write(write, serial=False)
+        report = Report(identity, values, head=heartbeat.ledger_head)
+        await self._store.write_together(write_reports, report, serial=False)
 
     async def held_back(self, identity: NodeIdentity, target: Target, kinds: frozenset[int]) -> None:
         """The node is too old for what it should run; shown as a refusal that names the kind."""
@@ -174,13 +168,6 @@ def _is(identity: NodeIdentity) -> sa.ColumnElement[bool]:
     return sa.and_(nodes.c.tenant == identity.tenant, nodes.c.name == identity.node)
 
 
-def _update_admitted(connection: sa.Connection, identity: NodeIdentity, values: Mapping[str, Any]) -> None:
-    """Every frame asks again whether the node is admitted. Raises UnauthenticatedError."""
-    admitted = sa.and_(_is(identity), nodes.c.standing == admin.NODE_STANDING_ADMITTED)
-    if connection.execute(sa.update(nodes).where(admitted).values(values)).rowcount == 0:
-        require_standing(connection.execute(sa.select(nodes).where(_is(identity))).first(), identity)
-
-
 def _starts(row: sa.Row[Any], identity: NodeIdentity, hello: tunnel.Hello) -> dict[str, Any]:
     """Which start of the node this is. Its count never falls and belongs to one start, unless there are two nodes."""
     same_count = hello.epoch == row.epoch and bool(row.boot_id) and hello.boot_id != row.boot_id
@@ -229,27 +216,3 @@ def _status(status: tunnel.ApplyStatus, at: datetime) -> dict[str, Any]:
         "nack_resource_name": nack.resource_name[:63] if refused else None,
         "nack_field_path": list(nack.field_path) if refused else None,
     }
-
-
-def _remember(connection: sa.Connection, identity: NodeIdentity, revision: int, columns: Mapping[str, Any]) -> None:
-    """One row per revision: its newest status."""
-    table = node_config_status
-    values = {key: value for key, value in columns.items() if key != "status_at"} | {"at": columns["status_at"]}
-    here = sa.and_(table.c.tenant == identity.tenant, table.c.node == identity.node, table.c.revision == revision)
-    if connection.execute(sa.update(table).where(here).values(values)).rowcount == 0:
-        key = {"tenant": identity.tenant, "node": identity.node, "revision": revision}
-        connection.execute(sa.insert(table).values({**key, **values}))
-
-
-def _witness(connection: sa.Connection, identity: NodeIdentity, head: tunnel.LedgerHead) -> None:
-    """Keep the highest ledger head. One that is smaller, or differs at the same size, means that the site's ledger
-    was cut or rewritten: it is not stored, and a person is told."""
-    kept = connection.execute(sa.select(nodes.c.ledger_size, nodes.c.ledger_root).where(_is(identity))).one()
-    if head.size < kept.ledger_size or (
-        head.size == kept.ledger_size and head.root_sha256 != (kept.ledger_root or b"")
-    ):
-        if head.size or kept.ledger_size:
-            log.error("ledger.head_went_back", extra={names.NODE: identity.node, names.SIZE: head.size})
-        return
-    values = {"ledger_size": head.size, "ledger_root": head.root_sha256}
-    connection.execute(sa.update(nodes).where(_is(identity)).values(values))
