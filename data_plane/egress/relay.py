@@ -51,7 +51,7 @@ class Relay:
             path.unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
-        await self._stack.__aexit__(kind, error, traceback)
+        await self._stack.aclose()  # told of no error: a task group would wrap that of who uses the relay
 
     async def listen(self, destination: Address) -> Path:
         """The socket that leads there. Idempotent. Raises SetupError."""

@@ -204,6 +204,15 @@ async def test_relay_leads_to_its_destination_and_remembers_what_failed(tmp_path
     assert not path.exists()
 
 
+async def test_error_of_who_uses_the_relay_stays_what_it_is(tmp_path: Path) -> None:
+    """A group of one error would reach the person as a defect of ours."""
+    async with running(ConnectProxy()) as proxy:
+        with pytest.raises(StopError):
+            async with Relay(tmp_path, proxy_of(proxy)) as relay:
+                await relay.listen(Address("far.example", 443))
+                raise StopError(SOMETHING)
+
+
 async def test_relay_ends_while_connections_are_open(tmp_path: Path) -> None:
     """A node that stops does not wait for who holds a stream open."""
     async with running(ConnectProxy()) as proxy, captured_http() as server:
