@@ -111,6 +111,10 @@ class ToolServers:
         self._servers = {**change.kept, **change.fresh}
         stop_all(replaced)
 
+    def ended_lives(self, server: str) -> int:
+        """How often it went away by itself since it was started for its configuration. Raises NotFoundError."""
+        return self._server(server).ended_lives
+
     def definitions(self, servers: Sequence[str]) -> list[ToolDefinition]:
         return [definition for name in servers for definition in self._server(name).definitions()]
 

@@ -76,6 +76,7 @@ class SupervisedServer:
         self._accepted: dict[str, ToolDefinition] = {}  # what models are shown
         self._quarantined: frozenset[str] = frozenset()
         self._calls = 0
+        self.ended_lives = 0  # how often the server went away by itself
 
     async def run(self) -> None:
         """Live, and live again after each fault, until `stop`; a first life that never comes up is the last."""
@@ -85,6 +86,7 @@ class SupervisedServer:
             fault = await self._one_life()
             if self._stopping.is_set() or not self._came_up:
                 return
+            self.ended_lives += 1
             attempt = 0 if self._clock.monotonic_s() - born_s >= STABLE_S else attempt + 1
             await self._pause(fault, attempt)
 
