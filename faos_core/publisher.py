@@ -236,11 +236,32 @@ def _holders(root: Root, role: str) -> tuple[int, dict[str, Any]]:
     return there.threshold, {keyid: root.get_key(keyid).to_dict() for keyid in there.keyids}
 
 
+def expires_at(metadata: bytes) -> datetime:
+    """Of metadata of any role that was checked before."""
+    until: datetime = Metadata[Any].from_bytes(metadata).signed.expires
+    return until
+
+
 def is_signed_as_root(root: bytes, proposed: bytes) -> bool:
     """Whether the root's own keys signed what is proposed. Raises InvalidError for what is no root."""
     root_of(proposed)
     metadata = Metadata[Any].from_bytes(proposed)
     return bool(root_of(root).get_verification_result(Root.type, metadata.signed_bytes, metadata.signatures))
+
+
+def is_root_signed_by(key: Key, root: bytes) -> bool:
+    """Whether the holder of this key said that it is the root, and is its key itself."""
+    metadata = Metadata[Any].from_bytes(root)
+    holder = Root()
+    holder.add_key(key, Root.type)
+    is_signed = bool(holder.get_verification_result(Root.type, metadata.signed_bytes, metadata.signatures))
+    return is_signed and key in keys_of(root, Root.type)
+
+
+def signed_part(metadata: bytes) -> bytes:
+    """The bytes that are signed: the same for every set of signatures."""
+    data: bytes = Metadata[Any].from_bytes(metadata).signed_bytes
+    return data
 
 
 def is_same_statement(one: bytes, other: bytes) -> bool:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Sites and nodes": {
         "tenant": ("tenancy", "tenant", "Tenants."),
         "site": ("tenancy", "site", "Sites of a tenant."),
+        "key": ("key", "key", "Keys of your own, to sign with."),
         "join-token": ("tenancy", "join_token", "One-time tokens that enrol nodes."),
         "join": ("join", "join", "Enrol this machine as a node of a site."),
         "ledger": ("ledger", "ledger", "What left this site: show it, verify it."),

@@ -3,8 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,7 @@ from faos.tunnel.v1.tunnel_pb2 import ApplyState
 from faos_cli import errors
 from faos_cli.context import Context
 from faos_core import kinds
-from faos_core.errors import FaosError, NotFoundError, SetupError, UnavailableError
+from faos_core.errors import FaosError, NotFoundError, RetryError, SetupError, UnavailableError
 from faos_core.resource_reader import Located, Problem
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.identity import SERVER_NAME
@@ -27,10 +28,13 @@ from tunnel.identity import SERVER_NAME
 if TYPE_CHECKING:
     from grpc.aio import UnaryUnaryMultiCallable
 
+    from faos_cli.signing import Signing
+
 CALL_TIMEOUT_S = 30.0
 PAGE_SIZE = 500
 RECONNECT_MS = 1000  # at most between two attempts to connect: somebody is waiting
 POLL_S = 0.2
+ATTEMPTS = 4  # to hand in what was signed
 MESSAGE_BYTES = 64 * 1024 * 1024
 VIOLATIONS_KEY = "faos-violations-bin"  # trailing metadata: a serialised ResourceViolations
 LOOPBACK = ("127.", "localhost:", "[::1]:")
@@ -47,6 +51,7 @@ class AdminClient:
         self.tenants = admin_grpc.TenantServiceStub(channel)
         self.nodes = admin_grpc.NodeServiceStub(channel)
         self.resources = admin_grpc.ResourceServiceStub(channel)
+        self.trust = admin_grpc.TrustServiceStub(channel)
         self.audit = admin_grpc.AuditServiceStub(channel)
         self.address = address
         self._ca_file = ca_file
@@ -135,9 +140,10 @@ async def choose_tenant(client: AdminClient, wanted: str | None) -> str:
     return str(names[0])
 
 
-async def create_tenant(client: AdminClient, name: str) -> admin.Tenant:
+async def create_tenant(client: AdminClient, name: str, *, publisher_key_pem: str = "") -> admin.Tenant:
     """Raises ConflictError when it is there."""
-    answer = await client.call(client.tenants.CreateTenant, admin.CreateTenantRequest(name=name))
+    request = admin.CreateTenantRequest(name=name, publisher_key_pem=publisher_key_pem)
+    answer = await client.call(client.tenants.CreateTenant, request)
     return answer.tenant
 
 
@@ -176,26 +182,24 @@ async def apply_resources(
     located: Sequence[Located],
     *,
     validate_only: bool = False,
-    apply_set: str = "",
-    prune: bool = False,
-    reason: str = "",
+    signing: "Signing | None" = None,
+    **more: Any,
 ) -> admin.ApplyResourcesResponse:
     """Make these resources the desired state; safe to repeat.
 
-    apply_set, prune, reason: as of ApplyResourcesRequest.
-    Raises: ResourcesRefusedError with each problem at its place in the files; what the server raised otherwise.
+    signing: how the operator signs it here; None: the control plane signs. more: fields of ApplyResourcesRequest.
+    Raises: ResourcesRefusedError with each problem at its place in the files; what signing raises; what the server
+        raised otherwise.
     """
     request = admin.ApplyResourcesRequest(
         tenant=tenant,
         resources=[each.resource for each in located],
         request_id=uuid.uuid4().hex,
         validate_only=validate_only,
-        apply_set=apply_set,
-        prune=prune,
-        reason=reason,
+        **more,
     )
     with placing_problems(located):
-        return await client.call(client.resources.ApplyResources, request)
+        return await change(client, client.resources.ApplyResources, request, signing)
 
 
 async def delete_resources(
@@ -205,28 +209,67 @@ async def delete_resources(
     located: Sequence[Located] = (),
     *,
     validate_only: bool = False,
-    reason: str = "",
+    signing: "Signing | None" = None,
+    **more: Any,
 ) -> admin.DeleteResourcesResponse:
     """Remove resources; safe to repeat. located: where they are declared, if they were named by files.
 
+    signing, more: as of `apply_resources`.
     Raises: ResourcesRefusedError that names who refers to them; NotFoundError; what the server raised otherwise.
     """
     request = admin.DeleteResourcesRequest(
-        tenant=tenant, names=names, request_id=uuid.uuid4().hex, validate_only=validate_only, reason=reason
+        tenant=tenant, names=names, request_id=uuid.uuid4().hex, validate_only=validate_only, **more
     )
     with placing_problems(located):
-        return await client.call(client.resources.DeleteResources, request)
+        return await change(client, client.resources.DeleteResources, request, signing)
 
 
 async def rollback_revision(
-    client: AdminClient, tenant: str, number: int, *, validate_only: bool = False, reason: str = ""
+    client: AdminClient,
+    tenant: str,
+    number: int,
+    *,
+    validate_only: bool = False,
+    signing: "Signing | None" = None,
+    **more: Any,
 ) -> admin.RollbackRevisionResponse:
-    """Make the content of a revision stand again; safe to repeat. Raises NotFoundError, ResourcesRefusedError."""
+    """Make the content of a revision stand again; safe to repeat. signing, more: as of `apply_resources`.
+
+    Raises: NotFoundError, ResourcesRefusedError, what signing raises.
+    """
     request = admin.RollbackRevisionRequest(
-        tenant=tenant, number=number, request_id=uuid.uuid4().hex, validate_only=validate_only, reason=reason
+        tenant=tenant, number=number, request_id=uuid.uuid4().hex, validate_only=validate_only, **more
     )
     with placing_problems(()):
-        return await client.call(client.resources.RollbackRevision, request)
+        return await change(client, client.resources.RollbackRevision, request, signing)
+
+
+async def change(client: AdminClient, rpc: "UnaryUnaryMultiCallable[Q, A]", request: Q, signing: "Signing | None") -> A:
+    """Ask for a change; where the operator signs it here, prepare it first, and hand in what was signed.
+
+    Handing in is tried again while nobody answers: one request id, one revision, and no second look at the HSM.
+    """
+    asked: Any = deepcopy(request)
+    if signing is None or asked.validate_only:
+        return await client.call(rpc, request)
+    asked.prepare = True
+    answer: Any = await client.call(rpc, asked)
+    if not answer.HasField("prepared"):  # nothing changes
+        return await client.call(rpc, request)
+    signed: Any = signing.signed(request, answer.prepared)  # blocks, because it asks on the terminal: all else waits
+    published = await again_while_unavailable(lambda: client.call(rpc, signed))
+    signing.published(answer.prepared)
+    return published
+
+
+async def again_while_unavailable(call: Callable[[], Awaitable[A]]) -> A:
+    """Raises what the last attempt raised."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await call()
+        except RetryError:
+            await asyncio.sleep(RECONNECT_MS / 1000)
+    return await call()
 
 
 @contextmanager

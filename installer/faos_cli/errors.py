@@ -77,6 +77,18 @@ RESOURCES_REFUSED = define(
     why="A revision is taken as a whole or not at all; nothing was changed.",
     next_step="Correct the places listed, then run the command again.",
 )
+NOT_CONFIRMED = define(
+    "sign.not_confirmed",
+    what="Nothing was signed.",
+    why="Nobody confirmed it.",
+    next_step="Look at what would change (faos diff -f DIR); run it on a terminal, or add --yes.",
+)
+MEMORY_UNUSABLE = define(
+    "sign.memory_unusable",
+    what="The record of what was published from here cannot be used: {file}.",
+    why="It cannot be read as what this program writes ({reason}).",
+    next_step="Correct it; or remove it, and then look twice at the next difference before you sign it.",
+)
 SET_MISSING = define(
     "apply.set_missing",
     what="It is not said what --prune may delete.",

@@ -62,6 +62,12 @@ NOT_THE_PUBLISHER = define(
     why="It is {keyid}, and the tenant's root names {named}.",
     next_step="Sign with that key; or make this one the publisher's: faos tenant publisher set --key KEYREF",
 )
+NOT_THE_ROOT = define(
+    "sign.not_the_root",
+    what="The key {reference} did not sign the root that tenant {tenant!r} has. Nothing was signed.",
+    why="It is {keyid}; the root that the control plane shows is another key's, or made up.",
+    next_step="Take the root's own key: faos tenant publisher show says which it is.",
+)
 PREPARED_WRONG = define(
     "sign.prepared_wrong",
     what="The control plane asks for a signature on something else than you asked for. Nothing was signed.",

@@ -78,6 +78,42 @@ def network_options(command: F) -> F:
     return proxy(credentials(authorities(command)))
 
 
+def sign_options(command: F) -> F:
+    """--sign KEYREF, --yes, --adopt: a keyword `signing`, a Signing or None."""
+
+    @click.option(
+        "--sign", metavar="KEYREF", help="Sign here, as publisher: file:PATH, hsm:ID?label=TOKEN, pkcs11:…"
+    )
+    @click.option("--yes", "-y", is_flag=True, help="Sign without asking, having seen the difference before.")
+    @click.option("--adopt", is_flag=True, help="Sign also what stands and this key never signed.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, sign: str | None, yes: bool, adopt: bool, **given: Any) -> Any:
+        if sign is None and (yes or adopt):
+            raise click.UsageError("--yes and --adopt say how to sign: they need --sign KEYREF")
+        return command(*args, signing=signing_of(sign, yes=yes, adopt=adopt) if sign else None, **given)
+
+    return wrapped  # type: ignore[return-value]  # called by click only, which has no type for it
+
+
+def signing_of(reference: str, *, yes: bool, adopt: bool) -> Any:
+    """A Signing; opens nothing yet."""
+    from faos_cli.publisher_memory import PublisherMemory
+    from faos_cli.signing import Signing, confirming
+
+    return Signing(reference, PublisherMemory.of_user(os.environ), confirming(assume_yes=yes), adopt=adopt)
+
+
+def expectation_option(command: F) -> F:
+    """--expect-revision N."""
+    return click.option(
+        "--expect-revision",
+        "expected_revision",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Change nothing unless revision N stands.",
+    )(command)
+
+
 def output_option(*formats: str) -> Callable[[F], F]:
     """-o; the first format is the default."""
     choice = click.Choice(formats)

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faos_cli.options import DURATION, reason_option, set_options, with_control_plane
+from faos_cli.options import (
+    DURATION,
+    expectation_option,
+    reason_option,
+    set_options,
+    sign_options,
+    with_control_plane,
+)
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
@@ -31,6 +38,8 @@ DEFAULT_WAIT_S = 300
 )
 @set_options
 @reason_option
+@expectation_option
+@sign_options
 @with_control_plane
 def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int | None, **given: Any) -> None:
     """Make what is declared in YAML files the desired state. What they do not name stays, unless --prune deletes it.
@@ -42,6 +51,8 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
       faos apply -f agent.yaml --wait          until the sites run it, or say why not
       faos apply -f resources/ --set ward --prune --reason "bed tool retired"
       cat agent.yaml | faos apply -f -
+      faos apply -f resources/ --expect-revision 7     nobody was faster
+      faos apply -f resources/ --sign file:publisher.key     signed here, by the publisher's own key
     \b
     One resource of each kind; what they name (source, folder, program) the site defines in its site.toml:
       apiVersion: faos/v1

@@ -1,10 +1,10 @@
 """faos delete KIND NAME…"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from faos_cli.options import reason_option, with_control_plane
+from faos_cli.options import expectation_option, reason_option, sign_options, with_control_plane
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help="Delete what these files declare.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and whether something still needs it.")
 @reason_option
+@expectation_option
+@sign_options
 @with_control_plane
-def delete(context: "Context", targets: tuple[str, ...], files: tuple[str, ...], dry_run: bool, reason: str) -> None:
+def delete(context: "Context", targets: tuple[str, ...], files: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     """Remove resources, as one new revision. Refused while others refer to them, and those are named.
 
     \b
@@ -27,6 +29,7 @@ def delete(context: "Context", targets: tuple[str, ...], files: tuple[str, ...],
       faos delete agent assistant nurse --reason "ward closed"
       faos delete agent/assistant model/small --dry-run
       faos delete -f resources/
+      faos delete agent nurse --sign hsm:2     signed here, by the publisher's own key
     \b
     A deletion can be undone: faos get revisions, then faos rollback REVISION.
     """
@@ -38,7 +41,7 @@ def delete(context: "Context", targets: tuple[str, ...], files: tuple[str, ...],
         raise click.UsageError("Say what to delete: faos delete KIND NAME, or faos delete -f FILE")
     located = load(files) if files else []
     names = names_declared(located) if files else names_typed(targets)
-    asyncio.run(run_delete(context, names, located, dry_run=dry_run, reason=reason))
+    asyncio.run(run_delete(context, names, located, dry_run=dry_run, **given))
 
 
 def names_typed(targets: tuple[str, ...]) -> "list[admin.ResourceName]":
@@ -73,12 +76,12 @@ async def run_delete(
     located: "list[Located]",
     *,
     dry_run: bool,
-    reason: str,
+    **given: Any,
 ) -> None:
     from faos_cli.admin_client import choose_tenant, connect, delete_resources
     from faos_cli.commands.apply import tell_changes
 
     async with connect(context) as client:
         tenant = await choose_tenant(client, context.tenant)
-        deleted = await delete_resources(client, tenant, names, located, validate_only=dry_run, reason=reason)
+        deleted = await delete_resources(client, tenant, names, located, validate_only=dry_run, **given)
         tell_changes(deleted, dry_run=dry_run)

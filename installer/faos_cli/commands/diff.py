@@ -69,8 +69,9 @@ async def diff_files(context: "Context", files: tuple[str, ...], apply_set: str,
     return bool(lines)
 
 
-def lines_of(change: "admin.ResourceChange", revision: int) -> Iterator[str]:
-    """A unified diff of one resource, with a hunk for each field; nothing for one that stays."""
+def lines_of(change: "admin.ResourceChange", revision: int, after: str = "files") -> Iterator[str]:
+    """A unified diff of one resource, with a hunk for each field; nothing for one that stays. after: where it comes
+    from."""
     from faos_cli.output import enum_text, printable
     from faos_core.kinds import kind_name
 
@@ -79,7 +80,7 @@ def lines_of(change: "admin.ResourceChange", revision: int) -> Iterator[str]:
         return
     name = f"{kind_name(change.kind).lower()}/{change.name}"
     yield f"--- {NOWHERE if word == 'CREATED' else f'{name} (revision {revision})'}"
-    yield f"+++ {NOWHERE if word == 'DELETED' else f'{name} (files)'}"
+    yield f"+++ {NOWHERE if word == 'DELETED' else f'{name} ({after})'}"
     for field in change.fields:
         yield f"@@ {printable(field.field_path)} @@"
         yield from hunk(text_of(field, "before"), text_of(field, "after"))

@@ -1,11 +1,11 @@
 """faos rollback REVISION"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from faos_cli.commands.apply import DEFAULT_WAIT_S, tell_changes, wait
-from faos_cli.options import DURATION, reason_option, with_control_plane
+from faos_cli.options import DURATION, expectation_option, reason_option, sign_options, with_control_plane
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     help="Until the nodes that it concerns are healthy, or one refuses [5m].",
 )
 @reason_option
+@expectation_option
+@sign_options
 @with_control_plane
-def rollback(context: "Context", revision: int, dry_run: bool, wait_s: int | None, reason: str) -> None:
+def rollback(context: "Context", revision: int, dry_run: bool, wait_s: int | None, **given: Any) -> None:
     """Bring back all that an earlier revision declared, as a new and higher revision.
 
     Nodes that refused that content before are named: while they quarantine it, they will refuse it again.
@@ -36,18 +38,19 @@ def rollback(context: "Context", revision: int, dry_run: bool, wait_s: int | Non
       faos get revisions                       what there is, by whom and why
       faos rollback 3 --dry-run
       faos rollback 3 --reason "answers got worse" --wait
+      faos rollback 3 --sign file:publisher.key     signed here, by the publisher's own key
     """
     import asyncio
 
-    asyncio.run(run_rollback(context, revision, dry_run=dry_run, wait_s=None if dry_run else wait_s, reason=reason))
+    asyncio.run(run_rollback(context, revision, dry_run=dry_run, wait_s=None if dry_run else wait_s, **given))
 
 
-async def run_rollback(context: "Context", revision: int, *, dry_run: bool, wait_s: float | None, reason: str) -> None:
+async def run_rollback(context: "Context", revision: int, *, dry_run: bool, wait_s: float | None, **given: Any) -> None:
     from faos_cli.admin_client import choose_tenant, connect, rollback_revision
 
     async with connect(context) as client:
         tenant = await choose_tenant(client, context.tenant)
-        done = await rollback_revision(client, tenant, revision, validate_only=dry_run, reason=reason)
+        done = await rollback_revision(client, tenant, revision, validate_only=dry_run, **given)
         tell_changes(done, dry_run=dry_run)
         warn(done, revision)
         if wait_s is not None:

@@ -1,11 +1,13 @@
 """faos tenant · faos site · faos join-token"""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from faos_cli.options import DURATION, labels_option, output_option, with_control_plane
+from faos_cli.commands.trust import publisher, root
+from faos_cli.options import DURATION, FILE, labels_option, output_option, with_control_plane
 
 if TYPE_CHECKING:
     from faos_cli.admin_client import AdminClient
@@ -19,19 +21,27 @@ def tenant() -> None:
     """Tenants: customer organisations, each with its own sites, resources and signing keys."""
 
 
+tenant.add_command(publisher)
+tenant.add_command(root)
+
+
 @tenant.command("create")
 @click.argument("name")
+@click.option("--publisher-key", type=FILE, help="Public key (PEM) whose holder signs; without it, the control plane.")
 @with_control_plane
-def tenant_create(context: "Context", name: str) -> None:
+def tenant_create(context: "Context", name: str, publisher_key: Path | None) -> None:
     """Make a tenant.
 
     \b
     Examples:
       faos tenant create mercy
+      faos key show file:publisher.key -o pem > publisher.pem
+      faos tenant create mercy --publisher-key publisher.pem
     """
-    from faos_cli.admin_client import create_tenant
+    from faos_cli.admin_client import create_tenant, read_credential
 
-    made = call(context, lambda client: create_tenant(client, name))
+    pem = read_credential(publisher_key, "public key").decode(errors="replace") if publisher_key else ""
+    made = call(context, lambda client: create_tenant(client, name, publisher_key_pem=pem))
     click.echo(f"tenant/{made.name} created")
     click.echo(f"  next: faos site create NAME --tenant {made.name}", err=True)
 

@@ -68,7 +68,7 @@ async def test_diff_shows_fields_and_says_by_its_code(files: Path, run_faos: "Ru
     assert (same.code, same.out) == (0, "")
     assert differs.code == 1
     assert "@@ spec.instructions @@\n one\n-two\n+three\n" in differs.out
-    assert "@@ spec.knowledge[0] @@\n-docs\n" in differs.out
+    assert "@@ spec.knowledge[docs] @@\n-docs\n" in differs.out
     assert "--- knowledgebase/docs (revision 1)\n+++ /dev/null\n" in differs.out
     assert "model/small" not in differs.out
     assert "knowledgebase/docs" in after.out
