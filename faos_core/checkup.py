@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,23 +59,22 @@ class Result:
     took_s: float
 
 
-async def examine(checks: Sequence[Check]) -> AsyncIterator[Result]:
-    """Each result as soon as it is there. Leaving the iteration early ends what is under way."""
-    done: asyncio.Queue[Result] = asyncio.Queue()
+async def examine(checks: Sequence[Check], tell: Callable[[Result], None] = lambda _: None) -> list[Result]:
+    """All results, in the order of the checks. tell: is called with each as soon as it is there.
+
+    Cancelling it ends what is under way.
+    """
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_answer(check, done), name=check.name) for check in checks]
-        try:
-            for _ in checks:
-                yield await done.get()
-        finally:
-            for task in tasks:
-                task.cancel()
+        tasks = [group.create_task(_answer(check, tell), name=check.name) for check in checks]
+    return [task.result() for task in tasks]
 
 
-async def _answer(check: Check, done: "asyncio.Queue[Result]") -> None:
+async def _answer(check: Check, tell: Callable[[Result], None]) -> Result:
     began_s = time.monotonic()
     finding = await _finding(check)
-    done.put_nowait(Result(check, finding, time.monotonic() - began_s))
+    result = Result(check, finding, time.monotonic() - began_s)
+    tell(result)
+    return result
 
 
 async def _finding(check: Check) -> Finding:

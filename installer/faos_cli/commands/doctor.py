@@ -89,12 +89,7 @@ async def told(checks: "list[Check]", *, as_json: bool) -> int:
     from faos_cli.output import print_json
     from faos_core.checkup import Verdict, examine
 
-    results = []
-    async for result in examine(checks):
-        results.append(result)
-        if not as_json:
-            tell(result)
-    results.sort(key=lambda result: checks.index(result.check))
+    results = await examine(checks) if as_json else await examine(checks, tell)
     if as_json:
         print_json([facts_of(result) for result in results])
     else:

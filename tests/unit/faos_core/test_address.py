@@ -24,8 +24,26 @@ def test_address_is_read_and_written_alike(text: str, address: Address) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host", "host:", ":7443", "host:0", "host:65536", "host:x", "::1:7443", "[]:1", "[host]:1", "ho st:1"]
-    + ["u@host:1", "host/x:1", "[::1]7443", "[[::1]]:1", "host:²", "host\n:1", "host:+1"],
+    [
+        "",
+        "host",
+        "host:",
+        ":7443",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "::1:7443",
+        "[]:1",
+        "[host]:1",
+        "ho st:1",
+        "u@host:1",
+        "host/x:1",
+        "[::1]7443",
+        "[[::1]]:1",
+        "host:²",
+        "host\n:1",
+        "host:+1",
+    ],
 )
 def test_what_nobody_could_dial_is_refused(text: str) -> None:
     """A header or a log line is made of it."""
