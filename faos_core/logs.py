@@ -78,5 +78,5 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else LineFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "chromadb", "mcp", "tuf", "alembic", "asyncio"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "chromadb", "mcp", "tuf", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

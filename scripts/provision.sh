@@ -15,6 +15,16 @@ mcp_server_time() {
         without mcp-server-time "the package index did not answer"
 }
 
+# Its lock names versions and hashes, no registry; nothing of it runs while it is installed.
+mcp_server_everything() {
+    local folder=.cache/tools/mcp-server-everything
+    [ -f $folder/node_modules/@modelcontextprotocol/server-everything/dist/index.js ] && return
+    type -P npm >/dev/null || { without mcp-server-everything "there is no npm here"; return; }
+    mkdir -p $folder && cp requirements/mcp-server-everything/package*.json $folder &&
+        (cd $folder && npm ci --ignore-scripts --no-audit --no-fund --silent >/dev/null 2>&1) ||
+        without mcp-server-everything "npm could not install it"
+}
+
 models() {
     .venv/bin/python -m faos_cli model fetch --quiet || without "the local model" "it could not be fetched (see above)"
 }
@@ -58,6 +68,7 @@ miniaudio_header() {
 }
 
 mcp_server_time
+mcp_server_everything
 models
 if [ "$which" = all ]; then
     debian_packages

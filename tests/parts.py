@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests.servers import ollama, postgres
+from tests.servers import mcp_over_http, ollama, postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("FAOS_ASSETS", ROOT / ".cache" / "models"))
@@ -56,6 +56,7 @@ CHECKS = {
     "mcp-server-time": lambda: bool(
         shutil.which("mcp-server-time") or list(ROOT.glob(".cache/tools/*/bin/mcp-server-time"))
     ),
+    "mcp-server-everything": lambda: bool(shutil.which("node")) and mcp_over_http.everything_is_here(),
     "postgres": postgres.is_here,
     "ollama": lambda: ollama.is_here() and has_model(),
     "model": has_model,

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
+import anyio
 import mcp
 import mcp_types
 from mcp.client import Transport
@@ -28,6 +29,7 @@ for library_logger in ("mcp", "client"):  # they log what servers send
 IDEMPOTENCY_KEY = "faos/idempotencyKey"
 LIST_PAGES = 100
 PINNED_FIELDS = {"name", "title", "description", "input_schema", "output_schema", "annotations"}
+CLOSED = (anyio.BrokenResourceError, anyio.ClosedResourceError)  # what the library raises when it closes in a hurry
 
 
 class Fault(StrEnum):
@@ -82,6 +84,8 @@ class McpConnection:
         self._over = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._proofs: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Event()
+        self._free.set()
 
     @property
     def pid(self) -> int | None:
@@ -152,7 +156,12 @@ class McpConnection:
         if self.is_ours and self._client is not None and not self._over.is_set():
             proof = self._group.create_task(self._prove_free(self._client, within_s), name=f"{self._server}.proof")
             self._proofs.add(proof)
-            proof.add_done_callback(self._proofs.discard)
+            self._free.clear()
+            proof.add_done_callback(self._proved)
+
+    async def free(self) -> None:
+        """Return when nothing is left to prove, or this life is over: a call that is made before may wait in vain."""
+        await self._free.wait()
 
     async def _prove_free(self, client: mcp.Client, within_s: float) -> None:
         try:
@@ -163,10 +172,16 @@ class McpConnection:
         except (mcp.MCPError, ValidationError, RuntimeError):
             pass  # it answered, or it is over
 
+    def _proved(self, proof: asyncio.Task[None]) -> None:
+        self._proofs.discard(proof)
+        if not self._proofs:
+            self._free.set()
+
     def _end(self, fault: Fault) -> None:
         if not self._over.is_set():
             self.fault = fault
             self._over.set()
+            self._free.set()
             self._on_over()
 
     async def _converse(self, transport: Transport, on_ready: Callable[[], None]) -> None:
@@ -182,7 +197,7 @@ class McpConnection:
                 await self._over.wait()
                 for proof in self._proofs:
                     proof.cancel()
-        except* (mcp.MCPError, ValidationError, RuntimeError):
+        except* (mcp.MCPError, ValidationError, RuntimeError, *CLOSED):
             self.fail(Fault.GARBAGE)  # unless it died or hung before: then that stands
         finally:
             self._client = None

@@ -198,11 +198,18 @@ class SupervisedServer:
     async def _running_life(self, deadline_s: float) -> McpConnection:
         try:
             async with asyncio.timeout_at(deadline_s):
-                await self._up.wait()
+                return await self._free_life()
         except TimeoutError as error:
             raise UnavailableError(errors.SERVER_RESTARTING, server=self.settings.name) from error
-        assert self._life
-        return self._life
+
+    async def _free_life(self) -> McpConnection:
+        while True:
+            await self._up.wait()
+            assert self._life
+            life = self._life
+            await life.free()
+            if life is self._life and self._up.is_set():
+                return life
 
     async def _one_life(self) -> Fault:
         settings = self.settings

@@ -6,16 +6,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_plane.ceiling.models import Ceiling, Limits, Program
+from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Limits, Program
+from data_plane.egress.service import Egress, open_egress
 from data_plane.tools.broker import ToolServers
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolBroker, ToolCall, ToolResult
@@ -24,13 +26,15 @@ from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, POLICY_EFFECT_ASK
 from faos_core.clock import SystemClock
 from faos_core.errors import DeadlineError, DeniedError, FaosError, InvalidError, NotFoundError, UnavailableError
 from tests.parts import ROOT
+from tests.servers.captured_http import captured_http
+from tests.servers.mcp_over_http import everything, fixture_server
+from tests.servers.rogue_mcp import rogue_mcp, silent_http
 
 FIXTURES = ROOT / "tests" / "fixtures" / "mcp"
 RESULT_BYTES = 1000
+LIMITS = Limits(tool_result_bytes=RESULT_BYTES)
 ALLOW = {"all": Policy(rules=[PolicyRule(name="all", effect=POLICY_EFFECT_ALLOW)])}
 ROGUE_TOOLS = ["fine", "dies", "hangs", "garbage", "floods", "breaks"]
-
-Opened = Callable[..., AbstractAsyncContextManager[ToolServers]]
 
 
 class ImpatientClock(SystemClock):
@@ -40,14 +44,41 @@ class ImpatientClock(SystemClock):
         await asyncio.sleep(0)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(Isolation.BUBBLEWRAP, marks=pytest.mark.needs("bwrap")),
-        pytest.param(Isolation.NETWORK_NAMESPACE, marks=pytest.mark.needs("namespaces")),
-    ]
-)
+HTTP = "http"
+ISOLATIONS = [
+    pytest.param(Isolation.BUBBLEWRAP, marks=pytest.mark.needs("bwrap")),
+    pytest.param(Isolation.NETWORK_NAMESPACE, marks=pytest.mark.needs("namespaces")),
+]
+
+
+@pytest.fixture(params=ISOLATIONS)
 def isolation(request: pytest.FixtureRequest) -> Isolation:
     return Isolation(request.param)
+
+
+@dataclass
+class Way:
+    """How servers are reached: in a sandbox of one kind, or over HTTP. The same names either way."""
+
+    broker: Callable[..., ToolServers]
+    is_http: bool = False
+
+    @asynccontextmanager
+    async def __call__(self, *, start_timeout_s: float = 30, **specs: ToolServer) -> AsyncIterator[ToolServers]:
+        """A broker with these servers running."""
+        async with self.broker(clock=ImpatientClock(), start_timeout_s=start_timeout_s, free_within_s=0.5) as broker:
+            await broker.reconcile(specs)
+            yield broker
+
+    def spec(self, source: str, tools: Sequence[str] = (), *, timeout_s: int = 20) -> ToolServer:
+        named = {"endpoint": source} if self.is_http else {"program": source}
+        return ToolServer(allowed_tools=tools, call_timeout_seconds=timeout_s, **named)
+
+    def echo(self, *tools: str) -> ToolServer:
+        return self.spec("echo", tools)
+
+    def rogue(self, timeout_s: int = 20, source: str = "rogue") -> ToolServer:
+        return self.spec(source, ROGUE_TOOLS, timeout_s=timeout_s)
 
 
 def program(script: str, *arguments: str, writable: tuple[Path, ...] = ()) -> Program:
@@ -55,34 +86,50 @@ def program(script: str, *arguments: str, writable: tuple[Path, ...] = ()) -> Pr
     return Program(script, command, readable=(FIXTURES,), writable=writable)
 
 
-@pytest.fixture
-def opened(isolation: Isolation, tmp_path: Path) -> Opened:
-    """Opens a broker over the fixtures' programs with the given specs running."""
-    counted = program("rogue", str(tmp_path), writable=(tmp_path,))
+def programs(folder: Path, isolation: Isolation) -> Way:
+    counted = program("rogue", str(folder), writable=(folder,))
     changing = replace(counted, command=(*counted.command, "changes"))
     missing = Program("missing", ("/nowhere/at-all",))
     broken = Program("broken", ("false",))
     plain = {"echo": program("echo"), "silent": program("silent"), "missing": missing, "broken": broken}
-    ceiling = Ceiling(
-        programs=plain | {"rogue": counted, "changing": changing}, limits=Limits(tool_result_bytes=RESULT_BYTES)
-    )
-
-    @asynccontextmanager
-    async def open_broker(*, start_timeout_s: float = 30, **specs: ToolServer) -> AsyncIterator[ToolServers]:
-        broker = ToolServers(ceiling, clock=ImpatientClock(), isolations=[isolation], start_timeout_s=start_timeout_s)
-        async with broker:
-            await broker.reconcile(specs)
-            yield broker
-
-    return open_broker
+    ceiling = Ceiling(programs=plain | {"rogue": counted, "changing": changing}, limits=LIMITS)
+    return Way(partial(ToolServers, ceiling, isolations=[isolation]))
 
 
-def echo(*tools: str) -> ToolServer:
-    return ToolServer(program="echo", allowed_tools=tools)
+@asynccontextmanager
+async def endpoints(folder: Path, echo_url: str) -> AsyncIterator[Way]:
+    async with (
+        rogue_mcp() as rogue,
+        rogue_mcp(changes=True) as changing,
+        silent_http() as silent,
+        captured_http() as web,
+    ):
+        urls = {"echo": echo_url, "rogue": rogue.url, "changing": changing.url}
+        urls |= {"silent": f"http://127.0.0.1:{silent}/mcp", "missing": "http://127.0.0.1:9/mcp"}
+        urls |= {"broken": f"http://127.0.0.1:{web.port}/"}
+        named = {name: Endpoint(name, url, DoorCeiling.CUSTOMER) for name, url in urls.items()}
+        ceiling = Ceiling(endpoints=named, limits=LIMITS)
+        async with open_egress(folder, ceiling) as egress:
+            yield Way(partial(ToolServers, ceiling, isolations=[], open_door=egress.http_door), is_http=True)
 
 
-def rogue(timeout_s: int = 20, source: str = "rogue") -> ToolServer:
-    return ToolServer(program=source, allowed_tools=ROGUE_TOOLS, call_timeout_seconds=timeout_s)
+@pytest.fixture(scope="module")
+def echo_url() -> Iterator[str]:
+    with fixture_server("echo") as url:
+        yield url
+
+
+@pytest.fixture(params=[*ISOLATIONS, HTTP])
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
+    if request.param != HTTP:
+        yield programs(tmp_path, Isolation(request.param))
+        return
+    async with endpoints(tmp_path, request.getfixturevalue("echo_url")) as way:
+        yield way
+
+
+def over(ceiling: Ceiling, egress: Egress) -> ToolServers:
+    return ToolServers(ceiling, isolations=[], open_door=egress.http_door)
 
 
 async def call(broker: ToolBroker, server: str, tool: str, policies: Any = None, **arguments: Any) -> ToolResult:
@@ -96,9 +143,9 @@ async def failure(broker: ToolBroker, server: str, tool: str, **arguments: Any) 
     return type(caught.value), caught.value.code.code
 
 
-async def test_call_returns_what_the_tool_said(opened: Opened) -> None:
+async def test_call_returns_what_the_tool_said(opened: Way) -> None:
     """The whole way to a server made with the library's own class and back."""
-    async with opened(echo=echo("echo")) as broker:
+    async with opened(echo=opened.echo("echo")) as broker:
         [definition] = broker.definitions(["echo"])
         result = await call(broker, "echo", "echo", text="grüß Gott")
 
@@ -107,24 +154,24 @@ async def test_call_returns_what_the_tool_said(opened: Opened) -> None:
     assert result.structured == {"result": "grüß Gott"}
 
 
-async def test_call_hands_the_idempotency_key_over(opened: Opened) -> None:
+async def test_call_hands_the_idempotency_key_over(opened: Way) -> None:
     """A server can only leave out what it did already if it sees the key."""
-    async with opened(echo=echo("key")) as broker:
+    async with opened(echo=opened.echo("key")) as broker:
         assert (await call(broker, "echo", "key")).text == "run-1/3"
 
 
-async def test_call_tells_a_failing_tool_from_a_failing_server(opened: Opened) -> None:
+async def test_call_tells_a_failing_tool_from_a_failing_server(opened: Way) -> None:
     """What a tool reports goes to the model; it is no error of the node."""
-    async with opened(echo=echo("fails")) as broker:
+    async with opened(echo=opened.echo("fails")) as broker:
         result = await call(broker, "echo", "fails")
 
     assert result.is_error
     assert "no such patient" in result.text
 
 
-async def test_call_cuts_results_at_the_ceiling(opened: Opened) -> None:
+async def test_call_cuts_results_at_the_ceiling(opened: Way) -> None:
     """A server must not be able to fill the node's journal or the model's context."""
-    async with opened(echo=echo("big")) as broker:
+    async with opened(echo=opened.echo("big")) as broker:
         result = await call(broker, "echo", "big", characters=5000)
 
     assert result.text == "ä" * (RESULT_BYTES // 2)
@@ -132,18 +179,18 @@ async def test_call_cuts_results_at_the_ceiling(opened: Opened) -> None:
     assert result.structured is None
 
 
-async def test_calls_run_in_parallel(opened: Opened) -> None:
+async def test_calls_run_in_parallel(opened: Way) -> None:
     """One slow call must not hold up the others: these two each answer only once the other is there."""
-    async with opened(echo=echo("meet")) as broker, asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with opened(echo=opened.echo("meet")) as broker, asyncio.timeout(20), asyncio.TaskGroup() as group:
         first = group.create_task(call(broker, "echo", "meet", name="a"))
         second = group.create_task(call(broker, "echo", "meet", name="b"))
 
     assert (first.result().text, second.result().text) == ("a", "b")
 
 
-async def test_cancelled_call_leaves_the_server_usable(opened: Opened) -> None:
+async def test_cancelled_call_leaves_the_server_usable(opened: Way) -> None:
     """Stopping a run must not stop the tools of others."""
-    async with opened(echo=echo("meet", "echo")) as broker:
+    async with opened(echo=opened.echo("meet", "echo")) as broker:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await call(broker, "echo", "meet", name="alone")
@@ -160,25 +207,41 @@ async def test_cancelled_call_leaves_the_server_usable(opened: Opened) -> None:
     ],
 )
 async def test_call_of_a_server_that_fails_is_unavailable_and_the_next_one_works(
-    opened: Opened, tool: str, code: str
+    opened: Way, tool: str, code: str
 ) -> None:
     """A broken tool server is the normal case: it costs one call, and nobody has to restart anything."""
-    async with opened(rogue=rogue()) as broker:
+    async with opened(rogue=opened.rogue()) as broker:
         assert await failure(broker, "rogue", tool) == (UnavailableError, code)
         assert (await call(broker, "rogue", "fine")).text == "fine, start 2"
 
 
-async def test_call_of_a_server_that_hangs_meets_its_deadline_and_the_next_one_works(opened: Opened) -> None:
+async def test_call_of_a_server_that_hangs_meets_its_deadline_and_the_next_one_works(opened: Way) -> None:
     """A server that never answers must not hold a run for ever."""
-    async with opened(rogue=rogue(timeout_s=1)) as broker:
+    async with opened(rogue=opened.rogue(timeout_s=1)) as broker:
         assert await failure(broker, "rogue", "hangs") == (DeadlineError, "tool.server_hung")
-        assert (await call(broker, "rogue", "fine")).text == "fine, start 2"
+        after = await call(broker, "rogue", "fine")
+
+    assert after.text == ("fine, start 1" if opened.is_http else "fine, start 2")  # ours are ended, others' are left
 
 
-async def test_stderr_of_servers_is_never_logged(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+async def test_abandoned_call_of_a_server_that_does_not_listen_leaves_nothing_busy(opened: Way) -> None:
+    """Who cancels a run wants the tool to stop: a program that goes on regardless is ended, long before its call's
+    deadline; of an endpoint we hang up."""
+    async with opened(rogue=opened.rogue(timeout_s=60)) as broker, asyncio.timeout(20):
+        hanging = asyncio.ensure_future(call(broker, "rogue", "hangs"))
+        await asyncio.sleep(0.2)
+        hanging.cancel()
+        await asyncio.wait([hanging])
+        after = await call(broker, "rogue", "fine")
+
+    assert hanging.cancelled()
+    assert after.text == ("fine, start 1" if opened.is_http else "fine, start 2")
+
+
+async def test_what_servers_say_in_passing_is_never_logged(opened: Way, caplog: pytest.LogCaptureFixture) -> None:
     """Servers print what customers typed; logs leave the site in support bundles."""
     with caplog.at_level(logging.DEBUG):
-        async with opened(rogue=rogue()) as broker:
+        async with opened(rogue=opened.rogue()) as broker:
             await failure(broker, "rogue", "dies")
             await failure(broker, "rogue", "garbage")
 
@@ -188,10 +251,10 @@ async def test_stderr_of_servers_is_never_logged(opened: Opened, caplog: pytest.
     assert "this is no JSON-RPC" not in logged
 
 
-async def test_changed_definition_is_quarantined_until_the_site_accepts_it(opened: Opened) -> None:
+async def test_changed_definition_is_quarantined_until_the_site_accepts_it(opened: Way) -> None:
     """A server must not be able to slip a model new instructions by describing its tool anew after a restart; nor may
     the cloud accept that by a new revision."""
-    spec = rogue(source="changing")
+    spec = opened.rogue(source="changing")
     async with opened(rogue=spec) as broker:
         pinned = broker.definitions(["rogue"])
         await failure(broker, "rogue", "dies")
@@ -214,17 +277,17 @@ async def test_changed_definition_is_quarantined_until_the_site_accepts_it(opene
         )
 
 
-async def test_call_is_refused_for_a_tool_that_is_not_allow_listed(opened: Opened) -> None:
+async def test_call_is_refused_for_a_tool_that_is_not_allow_listed(opened: Way) -> None:
     """A tool that the server has and the spec does not name does not exist, whatever policy says."""
-    async with opened(rogue=ToolServer(program="rogue", allowed_tools=["fine"])) as broker:
+    async with opened(rogue=opened.spec("rogue", ["fine"])) as broker:
         assert [it.name for it in broker.definitions(["rogue"])] == ["fine"]
         assert await failure(broker, "rogue", "dies") == (DeniedError, "tool.not_allowed")
 
 
-async def test_call_is_refused_by_policy_before_anything_is_sent(opened: Opened) -> None:
+async def test_call_is_refused_by_policy_before_anything_is_sent(opened: Way) -> None:
     """The call that policy denies would kill the server, so a server that still is at its first start proves it."""
     ask = {"p": Policy(rules=[PolicyRule(name="ask", effect=POLICY_EFFECT_ASK)])}
-    async with opened(rogue=rogue()) as broker:
+    async with opened(rogue=opened.rogue()) as broker:
         denied = await failure(broker, "rogue", "dies", policies={})
         asked = await failure(broker, "rogue", "dies", policies=ask)
         after = await call(broker, "rogue", "fine")
@@ -234,9 +297,9 @@ async def test_call_is_refused_by_policy_before_anything_is_sent(opened: Opened)
     assert after.text == "fine, start 1"
 
 
-async def test_call_is_refused_for_arguments_that_break_the_schema(opened: Opened) -> None:
+async def test_call_is_refused_for_arguments_that_break_the_schema(opened: Way) -> None:
     """Small models fill arguments badly; the error names the place in the schema and never the value."""
-    async with opened(echo=echo("echo")) as broker:
+    async with opened(echo=opened.echo("echo")) as broker:
         with pytest.raises(InvalidError) as caught:
             await call(broker, "echo", "echo", text=["secret"])
 
@@ -245,22 +308,22 @@ async def test_call_is_refused_for_arguments_that_break_the_schema(opened: Opene
 
 
 @pytest.mark.parametrize(
-    ("spec", "cause"),
+    ("source", "tools", "cause"),
     [
-        (ToolServer(program="stranger"), StartCause.NOT_IN_CEILING),
-        (ToolServer(program="missing"), StartCause.START_FAILED),
-        (ToolServer(program="broken"), StartCause.START_FAILED),
-        (ToolServer(program="silent"), StartCause.START_FAILED),
-        (ToolServer(program="rogue", allowed_tools=["fine", "absent"]), StartCause.TOOL_NOT_OFFERED),
+        ("stranger", [], StartCause.NOT_IN_CEILING),
+        ("missing", [], StartCause.START_FAILED),
+        ("broken", [], StartCause.START_FAILED),
+        ("silent", [], StartCause.START_FAILED),
+        ("rogue", ["fine", "absent"], StartCause.TOOL_NOT_OFFERED),
     ],
 )
 async def test_reconcile_names_server_and_cause_and_leaves_what_ran(
-    opened: Opened, spec: ToolServer, cause: StartCause
+    opened: Way, source: str, tools: list[str], cause: StartCause
 ) -> None:
     """A bad revision becomes a NACK that says what is wrong with it, and the good one goes on."""
-    async with opened(start_timeout_s=3, rogue=rogue()) as broker:
+    async with opened(start_timeout_s=3, rogue=opened.rogue()) as broker:
         with pytest.raises(ToolServerError) as caught:
-            await broker.reconcile({"rogue": rogue(), "new": spec})
+            await broker.reconcile({"rogue": opened.rogue(), "new": opened.spec(source, tools)})
 
         assert (caught.value.server, caught.value.cause) == ("new", cause)
         assert caught.value.what
@@ -273,18 +336,18 @@ async def test_reconcile_without_sandbox_refuses() -> None:
     """No isolation, no tool: there is no way to run one with the node's own network."""
     async with ToolServers(Ceiling(programs={"echo": program("echo")}), isolations=[]) as broker:
         with pytest.raises(ToolServerError) as caught:
-            await broker.reconcile({"echo": echo("echo")})
+            await broker.reconcile({"echo": ToolServer(program="echo", allowed_tools=["echo"])})
 
     assert caught.value.cause is StartCause.SANDBOX_UNAVAILABLE
 
 
-async def test_reconcile_keeps_stops_and_starts(opened: Opened) -> None:
+async def test_reconcile_keeps_stops_and_starts(opened: Way) -> None:
     """A revision that does not touch a server does not restart it; one that drops it ends it."""
-    async with opened(rogue=rogue()) as broker:
-        await broker.reconcile({"rogue": rogue(), "other": rogue(timeout_s=5)})
+    async with opened(rogue=opened.rogue()) as broker:
+        await broker.reconcile({"rogue": opened.rogue(), "other": opened.rogue(timeout_s=5)})
         assert (await call(broker, "rogue", "fine")).text == "fine, start 1"
 
-        await broker.reconcile({"other": rogue(timeout_s=5)})
+        await broker.reconcile({"other": opened.rogue(timeout_s=5)})
         assert await failure(broker, "rogue", "fine") == (NotFoundError, "tool.server_unknown")
         assert (await call(broker, "other", "fine")).text == "fine, start 2"
 
@@ -347,3 +410,18 @@ async def test_foreign_server_works(isolation: Isolation) -> None:
 
     assert result.structured
     assert datetime.fromisoformat(result.structured["datetime"]).tzinfo
+
+
+@pytest.mark.needs("mcp-server-everything")
+async def test_foreign_server_works_over_http(tmp_path: Path) -> None:
+    """What others wrote, in another language and with sessions of its own, works as it comes."""
+    with everything() as url:
+        ceiling = Ceiling(endpoints={"everything": Endpoint("everything", url, DoorCeiling.CUSTOMER)})
+        spec = ToolServer(endpoint="everything", allowed_tools=["echo", "get-sum"])
+        async with open_egress(tmp_path, ceiling) as egress, over(ceiling, egress) as broker:
+            await broker.reconcile({"all": spec})
+            said = await call(broker, "all", "echo", message="grüß Gott")
+            added = await call(broker, "all", "get-sum", a=2, b=40)
+
+    assert "grüß Gott" in said.text
+    assert "42" in added.text
