@@ -16,13 +16,14 @@ import grpc
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import ConflictError, FaosError, UnauthenticatedError, UnavailableError
+from faos_core.errors import ConflictError, FaosError, InternalError, UnauthenticatedError, UnavailableError
 from faos_core.ids import NodeIdentity, parse_recovery_id
 from faos_core.timestamps import timestamp
 from tunnel import session
-from tunnel.error_mapping import ErrorInterceptor, abort
+from tunnel.error_mapping import INTERNAL, ErrorInterceptor, abort
 from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
 from tunnel.events import EventReceiver, Key
+from tunnel.offer_frame import EncodedOffer, offer_frame
 from tunnel.open_call import OpenCall
 from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
 
@@ -32,6 +33,8 @@ CHUNK_BYTES = 256 * 1024
 RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
 TICK_S = 0.5
+TICKED_AT_ONCE = 256
+TOLD_AT_ONCE = 16  # nodes, before others have their turn: a push to thousands must not hold up everything else
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Recorder = Callable[[str, bytes], None]
@@ -68,8 +71,8 @@ class Fleet(Protocol):
     async def target(self, identity: NodeIdentity) -> session.Target | None: ...
 
     async def offer(
-        self, identity: NodeIdentity, target: session.Target, nonce: bytes, known: frozenset[bytes]
-    ) -> tunnel.ConfigOffer | None:
+        self, identity: NodeIdentity, target: session.Target, known: frozenset[bytes]
+    ) -> EncodedOffer | None:
         """The offer of a target with the bytes that the node lacks; None when another target stands by now."""
 
     async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
@@ -132,6 +135,7 @@ class TunnelServer:
         self._live: dict[NodeIdentity, _LiveSession] = {}  # the newest session of each node that was welcomed
         self._sessions: set[_LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
         self._calls: set[OpenCall] = set()  # what nodes have open besides their sessions
+        self._tasks: asyncio.TaskGroup | None = None  # while it runs
 
     async def run(self) -> None:
         options = server_options(max_receive_bytes=MAX_UPSTREAM_BYTES, max_send_bytes=MAX_FRAME_BYTES)
@@ -142,8 +146,10 @@ class TunnelServer:
             await server.start()
             log.info("tunnel.listening", extra={names.PORT: self.port})
             self.ready.set()
-            await self._tick_all()
+            async with asyncio.TaskGroup() as self._tasks:
+                await self._tick_all(self._tasks)
         finally:
+            self._tasks = None
             await asyncio.shield(self._stop(server))
 
     def is_live(self, identity: NodeIdentity) -> bool:
@@ -151,10 +157,10 @@ class TunnelServer:
         return live is not None and live.is_open
 
     async def targets_changed(self, tenant: str) -> None:
-        """Ask the fleet again what the connected nodes of a tenant shall run, and offer it."""
-        for identity, live in list(self._live.items()):
-            if identity.tenant == tenant:
-                await live.surely(self._desire(live, identity))
+        """Have the fleet asked again what the connected nodes of a tenant shall run, and that offered: soon, each on
+        its own, so that one that does not listen holds up nobody."""
+        if self._tasks:
+            self._tasks.create_task(self._tell(tenant, self._tasks))
 
     async def cut(self, identity: NodeIdentity, error: FaosError) -> None:
         """End every stream of a node, welcomed or not, with this error."""
@@ -170,7 +176,7 @@ class TunnelServer:
             self._enroll, self._parser("Enroll", tunnel.EnrollRequest), tunnel.EnrollResponse.SerializeToString
         )
         stream = grpc.stream_stream_rpc_method_handler(
-            self._session, self._parser("Session", tunnel.NodeFrame), tunnel.CloudFrame.SerializeToString
+            self._session, self._parser("Session", tunnel.NodeFrame), serialised
         )
         blob = grpc.unary_stream_rpc_method_handler(
             self._get_blob, self._parser("GetBlob", tunnel.GetBlobRequest), tunnel.BlobChunk.SerializeToString
@@ -285,22 +291,40 @@ class TunnelServer:
         await self._fleet.authorise(identity, peer)
         return identity
 
-    async def _tick_all(self) -> None:
+    async def _tell(self, tenant: str, tasks: asyncio.TaskGroup) -> None:
+        told = [live for live in self._live.values() if live.identity.tenant == tenant]
+        for number, live in enumerate(told, start=1):
+            tasks.create_task(live.surely(self._desire(live)))
+            if number % TOLD_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        log.info("targets.told", extra={names.TENANT: tenant, names.SIZE: len(told)})
+
+    async def _tick_all(self, tasks: asyncio.TaskGroup) -> None:
+        """Sessions that have nothing to do, almost all of them, cost no task."""
         while True:
             await self._clock.sleep(TICK_S)
-            for live in list(self._sessions):
-                await live.surely(live.tick())
+            for number, live in enumerate(list(self._sessions), start=1):
+                if effects := live.due():
+                    tasks.create_task(live.surely(live.perform(effects)))
+                if number % TICKED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             for call in list(self._calls):
                 if call.retired_at_s is not None and self._clock.monotonic_s() - call.retired_at_s > RETIRE_S:
                     call.close(ConflictError(SESSION_SUPERSEDED))
 
-    async def _desire(self, live: "_LiveSession", identity: NodeIdentity) -> None:
-        await live.desire(await self._fleet.target(identity))
+    async def _desire(self, live: "_LiveSession") -> None:
+        await live.desire(await self._fleet.target(live.identity))
 
     async def _stop(self, server: grpc.aio.Server) -> None:
-        for live in list(self._sessions):
-            await live.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_GRACE_S):
+                await asyncio.gather(*(live.drain() for live in list(self._sessions)))
         await server.stop(STOP_GRACE_S)
+
+
+def serialised(frame: Any) -> bytes:
+    """A CloudFrame, or one that is encoded already."""
+    return frame if isinstance(frame, bytes) else frame.SerializeToString()
 
 
 def _node_of(peer: Peer) -> NodeIdentity:
@@ -336,6 +360,8 @@ class _LiveSession:
         self._order = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
         self._closed_by: FaosError | None = None
+        self._known: frozenset[bytes] = frozenset()  # bodies that the node has
+        self._offered: EncodedOffer | None = None  # the last one
 
     @property
     def is_open(self) -> bool:
@@ -357,13 +383,14 @@ class _LiveSession:
             await abort(self._context, self._closed_by)
 
     async def desire(self, target: session.Target | None) -> None:
-        await self._perform(self._machine.desire(target, self._clock.monotonic_s()))
+        await self.perform(self._machine.desire(target, self._clock.monotonic_s()))
 
-    async def tick(self) -> None:
+    def due(self) -> Sequence[session.CloudEffect]:
+        """What is to be done by now."""
         now_s = self._clock.monotonic_s()
         if self._retired_at_s is not None and now_s - self._retired_at_s > RETIRE_S:
-            await self.close(ConflictError(SESSION_SUPERSEDED))
-        await self._perform(self._machine.tick(now_s))
+            return [session.Close(ConflictError(SESSION_SUPERSEDED))]
+        return self._machine.tick(now_s)
 
     def retire(self) -> None:
         """Offer nothing more, hear what is under way, and end when the node does, or soon."""
@@ -377,6 +404,9 @@ class _LiveSession:
         except FaosError as error:
             log.warning("session.failed", extra={names.NODE: self._identity.node, names.CODE: error.code.code})
             await self.close(error)
+        except Exception:  # a supervisor, of one session
+            log.exception("session.defect", extra={names.NODE: self._identity.node})
+            await self.close(InternalError(INTERNAL))
 
     async def drain(self) -> None:
         await self._write(tunnel.CloudFrame(drain=tunnel.Drain(retry_after_seconds=1)))
@@ -394,9 +424,11 @@ class _LiveSession:
         if frame.WhichOneof("frame") == "hello" and self._machine.phase is session.Phase.GREETING:
             self._machine.refused = await self._fleet.greeted(self._identity, frame.hello, self.peer)
             self._machine.target = await self._fleet.target(self._identity)
-        await self._perform(self._machine.receive(frame, self._clock.monotonic_s()))
+            self._known = frozenset(frame.hello.known_sha256)
+            frame.hello.ClearField("known_sha256")  # the machine keeps the frame for as long as the node is connected
+        await self.perform(self._machine.receive(frame, self._clock.monotonic_s()))
 
-    async def _perform(self, effects: Sequence[session.CloudEffect]) -> None:
+    async def perform(self, effects: Sequence[session.CloudEffect]) -> None:
         for effect in effects:
             match effect:
                 case session.Greet():
@@ -407,6 +439,7 @@ class _LiveSession:
                 case session.HeldBack(target, kinds):
                     await self._fleet.held_back(self._identity, target, kinds)
                 case session.Record(status):
+                    self._learn(status)
                     await self._fleet.reported(self._identity, status)
                 case session.Progress(heartbeat):
                     await self._fleet.progressed(self._identity, heartbeat)
@@ -416,20 +449,25 @@ class _LiveSession:
                 case session.Close(error):
                     await self.close(error)
 
+    def _learn(self, status: tunnel.ApplyStatus) -> None:
+        """A node keeps the bodies of what is last known good, and those of nothing else for long."""
+        offered = self._offered
+        if offered and (status.state, status.revision) == (tunnel.APPLY_STATE_HEALTHY, offered.revision):
+            self._known = offered.digests
+
     async def _offer(self, target: session.Target, nonce: bytes) -> None:
-        known = frozenset(self._machine.hello.known_sha256)
-        offer = await self._fleet.offer(self._identity, target, nonce, known)
-        if offer is None:
+        self._offered = await self._fleet.offer(self._identity, target, self._known)
+        if self._offered is None:
             await self._withdraw(nonce)
             return
-        log.info("config.offered", extra={names.NODE: self._identity.node, names.REVISION: target.revision})
-        await self._write(tunnel.CloudFrame(config_offer=offer))
+        log.debug("config.offered", extra={names.NODE: self._identity.node, names.REVISION: target.revision})
+        await self._write(offer_frame(self._offered, nonce))
 
     async def _withdraw(self, nonce: bytes) -> None:
         target = None if self._retired_at_s is not None else await self._fleet.target(self._identity)
-        await self._perform(self._machine.withdraw(nonce, target, self._clock.monotonic_s()))
+        await self.perform(self._machine.withdraw(nonce, target, self._clock.monotonic_s()))
 
-    async def _write(self, frame: tunnel.CloudFrame) -> None:
+    async def _write(self, frame: tunnel.CloudFrame | bytes) -> None:
         async with self._order:
             if self._context.cancelled() or self._context.done():
                 return

@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from control_plane.db.models import node_config_status, nodes
-from control_plane.fleet.interfaces import Desired, OfferMaterial
+from control_plane.fleet.interfaces import Desired
+from control_plane.fleet.offers import Offers
 from control_plane.fleet.reports import Report, write_reports
 from control_plane.identity.errors import NODE_CLONED, NODE_UNKNOWN
 from control_plane.identity.standing import require_standing, serial_of
-from faos.resource.v1.resource_pb2 import ManifestEntry
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock
@@ -20,13 +20,11 @@ from faos_core.errors import NotFoundError, UnauthenticatedError
 from faos_core.ids import NodeIdentity
 from faos_core.store import Store
 from tunnel.errors import BLOB_UNKNOWN
+from tunnel.offer_frame import EncodedOffer
 from tunnel.session import REFUSALS, TRANSIENT, Target
 from tunnel.tls import Peer
 
 log = logging.getLogger(__name__)
-
-INLINE_BLOB_BYTES = 64 * 1024
-INLINE_OFFER_BYTES = 2 * 1024 * 1024
 
 
 class FleetService:
@@ -40,7 +38,9 @@ class FleetService:
         self._store = store
         self._desired = desired
         self._clock = clock
+        self._offers: dict[str, Offers] = {}  # by tenant, of its standing revision
         self._labels: dict[NodeIdentity, Mapping[str, str]] = {}
+        self._shared_labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}  # nodes of a site have the same
 
     async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
         """The certificate must be the one that this node uses, or one that it was given since and has not used yet.
@@ -53,7 +53,7 @@ class FleetService:
         require_standing(row, identity)
         if row is None or serial_of(peer.serial) not in (row.certificate_serial, row.pending_serial):
             raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
-        self._labels[identity] = row.labels
+        self._labels[identity] = self._shared_labels.setdefault(tuple(sorted(row.labels.items())), row.labels)
 
     async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello, peer: Peer) -> frozenset[int]:
         """Record Hello; the revisions that this node refused before. The first Hello with a pending certificate makes
@@ -122,30 +122,25 @@ class FleetService:
         await self._store.write(lambda connection: connection.execute(update).rowcount, serial=False)
 
     async def target(self, identity: NodeIdentity) -> Target | None:
-        material = await self._desired.offer_material(identity.tenant)
-        if material is None:
-            return None
-        kinds = frozenset(int(entry.kind) for entry in self._selected(identity, material))
-        return Target(material.revision, material.manifest_sha256, kinds)
+        offers = await self._offers_of(identity.tenant)
+        return offers.selection(self._labels.get(identity, {})).target if offers else None
 
-    async def offer(
-        self, identity: NodeIdentity, target: Target, nonce: bytes, known: frozenset[bytes]
-    ) -> tunnel.ConfigOffer | None:
+    async def offer(self, identity: NodeIdentity, target: Target, known: frozenset[bytes]) -> EncodedOffer | None:
         """The target with the small bodies that the node lacks; None when another revision stands by now, whose kinds
         nobody has compared with those that the node knows."""
-        material = await self._desired.offer_material(identity.tenant)
-        if material is None or material.manifest_sha256 != target.manifest_sha256:
+        offers = await self._offers_of(identity.tenant)
+        if offers is None or offers.material.manifest_sha256 != target.manifest_sha256:
             return None
-        offer = tunnel.ConfigOffer(
-            nonce=nonce, revision=material.revision, metadata=material.metadata, manifest=material.manifest_bytes
-        )
-        room = INLINE_OFFER_BYTES
-        for entry in self._selected(identity, material):
-            body = material.blobs.get(entry.sha256)  # None in a damaged database: the node asks, and says BLOB_MISSING
-            if body is not None and entry.sha256 not in known and len(body) <= min(INLINE_BLOB_BYTES, room):
-                offer.blobs.add(sha256=entry.sha256, data=body)
-                room -= len(body)
-        return offer
+        return offers.encoded(offers.selection(self._labels.get(identity, {})), known)
+
+    async def _offers_of(self, tenant: str) -> Offers | None:
+        material = await self._desired.offer_material(tenant)
+        if material is None:
+            return None
+        offers = self._offers.get(tenant)
+        if offers is None or offers.material is not material:
+            offers = self._offers[tenant] = Offers(material)
+        return offers
 
     async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
         """A body of the standing revision of the node's own tenant. Raises NotFoundError."""
@@ -153,15 +148,6 @@ class FleetService:
         if material is None or sha256 not in material.blobs:
             raise NotFoundError(BLOB_UNKNOWN, digest=sha256.hex()[:64])
         return material.blobs[sha256]
-
-    def _selected(self, identity: NodeIdentity, material: OfferMaterial) -> list[ManifestEntry]:
-        labels = self._labels.get(identity, {})
-        return [entry for entry in material.manifest.entries if selects(entry, labels)]
-
-
-def selects(entry: ManifestEntry, labels: Mapping[str, str]) -> bool:
-    """Whether a resource is for a node with these labels."""
-    return all(labels.get(key) == value for key, value in entry.sites.match_labels.items())
 
 
 def _is(identity: NodeIdentity) -> sa.ColumnElement[bool]:
