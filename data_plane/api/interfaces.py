@@ -5,7 +5,9 @@ from typing import Protocol
 
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.link.interfaces import Configuration
-from faos_core.errors import FaosError
+from data_plane.tools.errors import SERVER_UNKNOWN
+from data_plane.tools.interfaces import ToolState
+from faos_core.errors import FaosError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,24 @@ class Ledger(Protocol):
     """The part of `Gate` that the API shows."""
 
     def head(self) -> LedgerHead: ...
+
+
+class Tools(Protocol):
+    """The part of `ToolServers` that a person at the site sees and decides about."""
+
+    def states(self) -> list[ToolState]: ...
+
+    async def repin(self, server: str, tool: str = "") -> list[str]: ...
+
+
+class NoTools:
+    """Where no tool server runs."""
+
+    def states(self) -> list[ToolState]:
+        return []
+
+    async def repin(self, server: str, tool: str = "") -> list[str]:
+        raise NotFoundError(SERVER_UNKNOWN, server=server[:80])
 
 
 @dataclass(frozen=True, slots=True)

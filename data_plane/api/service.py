@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from data_plane.agents.interfaces import RunService
-from data_plane.api.interfaces import Facts
+from data_plane.api.interfaces import Facts, NoTools, Tools
 from data_plane.models.catalogue import no_door
 from data_plane.models.endpoint_models import EndpointModels
 from faos.site.v1 import site_pb2 as site
@@ -21,11 +21,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SiteApi(SiteServiceServicer):
     """One instance serves every client. A client that goes away does not stop its run."""
 
-    def __init__(self, runs: RunService, facts: Facts, models: EndpointModels | None = None) -> None:
-        """models: None where no endpoint is asked."""
+    def __init__(
+        self, runs: RunService, facts: Facts, models: EndpointModels | None = None, tools: Tools | None = None
+    ) -> None:
+        """models: None where no endpoint is asked. tools: None where there are none."""
         self._runs = runs
         self._facts = facts
         self._models = models or EndpointModels({}, no_door)
+        self._tools = tools or NoTools()
 
     async def RunAgent(  # noqa: N802  # the name of the RPC
         self, request: site.RunAgentRequest, context: Context
@@ -77,6 +80,22 @@ class SiteApi(SiteServiceServicer):
         ]
         silent = [endpoint for endpoint, pulled in found.items() if pulled is None]
         return site.ListModelsResponse(models=models, silent_endpoints=silent)
+
+    async def ListTools(self, request: site.ListToolsRequest, context: Context) -> site.ListToolsResponse:  # noqa: N802
+        tools = [
+            site.ToolState(
+                server=each.server,
+                tool=each.tool,
+                accepted_sha256=each.accepted_sha256,
+                offered_sha256=each.offered_sha256,
+                quarantined=each.is_quarantined,
+            )
+            for each in self._tools.states()
+        ]
+        return site.ListToolsResponse(tools=tools)
+
+    async def RepinTools(self, request: site.RepinToolsRequest, context: Context) -> site.RepinToolsResponse:  # noqa: N802
+        return site.RepinToolsResponse(tools=await self._tools.repin(request.server, request.tool))
 
     async def PullModel(  # noqa: N802
         self, request: site.PullModelRequest, context: Context

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "join-token": ("tenancy", "join_token", "One-time tokens that enrol nodes."),
         "join": ("join", "join", "Enrol this machine as a node of a site."),
         "ledger": ("ledger", "ledger", "What left this site: show it, verify it."),
+        "tool": ("tool", "tool", "Tools of this node, and accepting what changed."),
         "model": ("model", "model", "Model files."),
     },
     "Servers": {

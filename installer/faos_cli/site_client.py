@@ -70,6 +70,15 @@ class SiteClient:
             if not request.page_token or (limit and len(found) >= limit):
                 return found
 
+    async def list_tools(self) -> list[site.ToolState]:
+        """Every tool that agents may be given, by server."""
+        return list((await self._call(self.stub.ListTools, site.ListToolsRequest())).tools)
+
+    async def repin_tools(self, server: str, tool: str = "") -> list[str]:
+        """Accept what the server says now of a quarantined tool, or of all. Raises NotFoundError, UnavailableError."""
+        answer = await self._call(self.stub.RepinTools, site.RepinToolsRequest(server=server, tool=tool))
+        return list(answer.tools)
+
     async def list_models(self) -> site.ListModelsResponse:
         """What the servers under [endpoints] have; each is asked now."""
         return await self._call(self.stub.ListModels, site.ListModelsRequest())

@@ -74,6 +74,16 @@ class SiteServiceStub:
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.SerializeToString,
                 response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.FromString,
                 _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/faos.site.v1.SiteService/ListTools',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
+        self.RepinTools = channel.unary_unary(
+                '/faos.site.v1.SiteService/RepinTools',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.RepinToolsRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.RepinToolsResponse.FromString,
+                _registered_method=True)
 
 
 class SiteServiceServicer:
@@ -133,6 +143,20 @@ class SiteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTools(self, request, context):
+        """The tools that agents may be given, and which of them are quarantined because their server describes them anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepinTools(self, request, context):
+        """Accepts what the server says now of a quarantined tool.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SiteServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +199,16 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     servicer.PullModel,
                     request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.FromString,
                     response_serializer=faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.ListToolsRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'RepinTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepinTools,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.RepinToolsRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.RepinToolsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -393,6 +427,60 @@ class SiteService:
             '/faos.site.v1.SiteService/PullModel',
             faos_dot_site_dot_v1_dot_site__pb2.PullModelRequest.SerializeToString,
             faos_dot_site_dot_v1_dot_site__pb2.PullModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/ListTools',
+            faos_dot_site_dot_v1_dot_site__pb2.ListToolsRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepinTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/RepinTools',
+            faos_dot_site_dot_v1_dot_site__pb2.RepinToolsRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.RepinToolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

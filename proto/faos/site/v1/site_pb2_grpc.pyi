@@ -46,6 +46,10 @@ class SiteServiceStub:
     """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
     PullModel: _grpc.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]
     """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
+    ListTools: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListToolsRequest, _site_pb2.ListToolsResponse]
+    """The tools that agents may be given, and which of them are quarantined because their server describes them anew."""
+    RepinTools: _grpc.UnaryUnaryMultiCallable[_site_pb2.RepinToolsRequest, _site_pb2.RepinToolsResponse]
+    """Accepts what the server says now of a quarantined tool."""
 
 @_typing.type_check_only
 class SiteServiceAsyncStub(SiteServiceStub):
@@ -65,6 +69,10 @@ class SiteServiceAsyncStub(SiteServiceStub):
     """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
     PullModel: _aio.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]  # type: ignore[assignment]
     """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
+    ListTools: _aio.UnaryUnaryMultiCallable[_site_pb2.ListToolsRequest, _site_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """The tools that agents may be given, and which of them are quarantined because their server describes them anew."""
+    RepinTools: _aio.UnaryUnaryMultiCallable[_site_pb2.RepinToolsRequest, _site_pb2.RepinToolsResponse]  # type: ignore[assignment]
+    """Accepts what the server says now of a quarantined tool."""
 
 class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -129,5 +137,21 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_site_pb2.PullModelResponse], _abc.AsyncIterator[_site_pb2.PullModelResponse]]:
         """Has one of these servers fetch a model. Nothing is fetched unless this is called."""
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _site_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.ListToolsResponse, _abc.Awaitable[_site_pb2.ListToolsResponse]]:
+        """The tools that agents may be given, and which of them are quarantined because their server describes them anew."""
+
+    @_abc_1.abstractmethod
+    def RepinTools(
+        self,
+        request: _site_pb2.RepinToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.RepinToolsResponse, _abc.Awaitable[_site_pb2.RepinToolsResponse]]:
+        """Accepts what the server says now of a quarantined tool."""
 
 def add_SiteServiceServicer_to_server(servicer: SiteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
