@@ -1,13 +1,14 @@
 """Nothing that the cloud sends names a command, a path or a host."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.ceiling.check import check
-from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Folder, ModelFile, Program
+from data_plane.ceiling.check import check, check_count
+from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Folder, Limits, ModelFile, Program
 from faos.resource.v1 import resource_pb2
 from faos.resource.v1.resource_pb2 import Agent, KnowledgeBase, Metadata, Model, Policy, Resource, RunLimits, ToolServer
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -104,3 +105,34 @@ def test_remote_model_refers_to_an_endpoint_and_a_file_does_not() -> None:
 
     assert [refused(remote, "box"), refused(local, file)] == [False, False]
     assert [refused(remote, file), refused(local, "box")] == [True, True]
+
+
+def test_http_tool_server_refers_to_an_endpoint_that_takes_customer_data() -> None:
+    """A call carries what a model says: an endpoint that may not read that can never be called, so it is refused."""
+    endpoints = {
+        "open": Endpoint("open", "http://a/mcp", DoorCeiling.CUSTOMER),
+        "closed": Endpoint("closed", "http://b/mcp", DoorCeiling.IDENTIFIER),
+    }
+    ceiling = Ceiling(endpoints=endpoints, programs=CEILING.programs)
+
+    def refusal(name: str, ceiling: Ceiling = ceiling) -> tuple[str, str] | None:
+        nack = check(Resource(metadata=NAMED, tool_server=ToolServer(endpoint=name)), ceiling)
+        return nack and (tunnel.NackCode.Name(nack.code)[10:], field_path_names(nack.field_path, nack.kind))
+
+    assert refusal("open") is None
+    assert refusal("closed") == ("ABOVE_CEILING", "spec.endpoint")
+    assert refusal("clock") == ("NAME_NOT_IN_CEILING", "spec.endpoint")  # a program is no endpoint
+    shut = replace(ceiling, doors={"mcp-http": DoorCeiling.IDENTIFIER})
+    assert refusal("open", shut) == ("ABOVE_CEILING", "spec.endpoint")
+
+
+def test_more_tool_servers_than_the_site_allows_are_refused_by_name() -> None:
+    """Each is a process of this machine; the cloud must not be able to start a thousand."""
+    servers = [
+        Resource(metadata=Metadata(name=f"s{index}"), tool_server=ToolServer(program="clock")) for index in (2, 0, 1)
+    ]
+    nack = check_count(servers, Ceiling(limits=Limits(tool_servers=2)))
+
+    assert nack is not None
+    assert (nack.code, nack.resource_name) == (tunnel.NACK_CODE_ABOVE_CEILING, "s2")
+    assert check_count(servers, Ceiling(limits=Limits(tool_servers=3))) is None
