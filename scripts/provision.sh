@@ -31,7 +31,7 @@ models() {
 
 debian_packages() {
     local wanted=() package
-    for package in bubblewrap faketime iproute2 postgresql util-linux; do
+    for package in bubblewrap faketime iproute2 postgresql softhsm2 util-linux; do
         dpkg -s "$package" >/dev/null 2>&1 || wanted+=("$package")
     done
     [ ${#wanted[@]} -eq 0 ] && return

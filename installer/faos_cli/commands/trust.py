@@ -227,7 +227,7 @@ def next_root(
     more_signers: "Sequence[OpenKey]" = (),
     **keys: Any,
 ) -> "tuple[bytes, list[OpenKey]]":
-    """The root after the present one, and the keys that signed it. Made here, and signed with what keys there are here; the control plane adds its own.
+    """The root after the present one, and the keys here that signed it; the control plane adds its own signature.
 
     old: reference of the root's present key; None: it is at the control plane. keys: as of faos_core.publisher.
     Raises: IntegrityError (a root that the present key did not sign, or older than it was), SetupError (keys).
