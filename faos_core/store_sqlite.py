@@ -17,6 +17,7 @@ from faos_core.store_errors import CORRUPT, DISK_FAILED, DISK_FULL, UNAVAILABLE,
 
 BUSY_TIMEOUT_MS = 5_000
 BUSY_RETRY_S = 0.01
+LEAST_ROOM_BYTES = 64 << 10  # of the WAL's index and first pages
 
 
 class SQLiteDialect:
@@ -80,12 +81,21 @@ class SQLiteDialect:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return IntegrityError(CORRUPT, database=self.database)
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return SetupError(DISK_FAILED, database=self.database)
+                return SetupError(DISK_FULL if is_full(Path(self.database)) else DISK_FAILED, database=self.database)
         return None
 
     def unavailable(self) -> UnavailableError:
         look = f"see who has it open: fuser -v {self.database}"
         return UnavailableError(UNAVAILABLE, database=self.database, look=look)
+
+
+def is_full(file: Path) -> bool:
+    """Whether its disk has no room to open it in: SQLite's own files beside it cannot be made, and it does not say
+    why."""
+    with suppress(OSError):
+        disk = os.statvfs(file.parent)
+        return disk.f_bavail * disk.f_frsize < LEAST_ROOM_BYTES
+    return False
 
 
 def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:

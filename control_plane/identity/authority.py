@@ -7,7 +7,7 @@ node cannot pose as a control plane. Source: DESIGN section 4; SPIFFE X.509-SVID
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -28,6 +28,7 @@ from tunnel.tls import Credentials
 CA_LIFETIME = timedelta(days=3650)
 NODE_LIFETIME = timedelta(hours=24)  # nodes renew at half of it
 SERVER_LIFETIME = timedelta(days=90)  # made anew at every start
+CA_BACKDATED = timedelta(days=2)  # a site's clock may be a day behind, and ours a day ahead when this is made
 
 
 def enrolment_uri(token_id: str) -> str:
@@ -69,7 +70,9 @@ class Authority:
     def node_certificate(self, csr_der: bytes, identity: NodeIdentity) -> x509.Certificate:
         """For the key of the request, under the name that the control plane chose. Raises InvalidError."""
         names = [x509.UniformResourceIdentifier(identity.spiffe_id)]
-        return self._sign(_requested_key(csr_der), names, self.node_lifetime, ExtendedKeyUsageOID.CLIENT_AUTH)
+        made_at = self.clock.now() - CLOCK_SKEW  # which the node renews by
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH
+        return self._sign(_requested_key(csr_der), names, self.node_lifetime, usage, since=made_at)
 
     def recovery_certificate(self, csr_der: bytes, identity: NodeIdentity) -> x509.Certificate:
         """Lives as long as this authority, and opens nothing but Recover. Raises InvalidError."""
@@ -99,11 +102,16 @@ class Authority:
         names: Sequence[x509.GeneralName],
         lifetime: timedelta,
         usage: x509.ObjectIdentifier,
+        *,
+        since: datetime | None = None,
     ) -> x509.Certificate:
+        """since: from when on it holds; None: from when the authority does, since a clock that is wrong when it is made
+        must not make it useless once the clock is right."""
         now = self.clock.now()
+        since = since or self.certificate.not_valid_before_utc
         not_after = min(now + lifetime, self.certificate.not_valid_after_utc)
         builder = _builder(key, self.certificate.subject, x509.Name([]))
-        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(not_after)
+        builder = builder.not_valid_before(since).not_valid_after(not_after)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -126,7 +134,7 @@ def _create(directory: Path, clock: Clock) -> None:
     key, now = new_key(), clock.now()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FAOS transport CA")])
     builder = _builder(key.public_key(), name, name)
-    builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + CA_LIFETIME)
+    builder = builder.not_valid_before(now - CA_BACKDATED).not_valid_after(now + CA_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_signing_only(), critical=True)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())

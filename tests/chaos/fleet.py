@@ -20,9 +20,9 @@ from data_plane.identity.join import join
 from faos.admin.v1 import admin_pb2 as admin
 from faos_cli import admin_client, site_client
 from faos_cli.context import read_context
-from tests.chaos import stub_model
 from tests.e2e.processes import FAOS, Running, running
 from tests.parts import libfaketime
+from tests.servers import stub_model
 from tests.servers.postgres import PostgresServer
 from tests.servers.small_disk import SmallDisk
 from tests.system.small_site import fill_small_site, toml_table

@@ -14,7 +14,7 @@ from faos.site.v1 import site_pb2 as site
 from faos_cli.site_client import SiteClient, is_interruption
 from faos_core.errors import FaosError
 from tests.chaos.fleet import TENANT, ChaosNode, Fleet, local_client
-from tests.chaos.stub_model import TAG
+from tests.servers.stub_model import TAG
 from tests.system.small_site import agent, allow_all, knowledge_base
 
 AGAIN_S = 0.2

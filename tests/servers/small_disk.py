@@ -1,6 +1,7 @@
 """A disk that can be full, for an ordinary user: a tmpfs of a mount namespace, reached through its holder in /proc.
 
-Real ENOSPC from the kernel, also for what runs in the test's own process; gone when the context is left.
+Real ENOSPC from the kernel, also for what runs in the test's own process; gone when the context is left. Not for
+SQLite, which follows links itself and loses its way at /proc: its process must live in the namespace.
 """
 
 import subprocess

@@ -10,10 +10,12 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 TAG = "stub:1b"
-QUESTION = re.compile(r"question \d+-\d+-\d+")
+QUESTION = re.compile(r"question [\d-]+")
 TURN_S = 0.3
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
@@ -46,6 +48,15 @@ async def answer(body: str, writer: asyncio.StreamWriter, log: Path) -> None:
         writer.write(json.dumps(piece).encode() + b"\n")
         await writer.drain()
         await asyncio.sleep(TURN_S / 3)
+
+
+@asynccontextmanager
+async def stub_model(log: Path) -> AsyncIterator[int]:
+    """One in this process; its port."""
+    log.touch()
+    server = await asyncio.start_server(lambda reader, writer: serve(reader, writer, log), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
 
 
 async def main(port: int, log: Path) -> None:
