@@ -64,6 +64,8 @@ def test_sound_resources_have_no_violation(ward):
         ("small", {"sampling": pb.Sampling(repeat_penalty=9)}, "spec.sampling.repeatPenalty", "out_of_range"),
         ("clock", {"allowed_tools": []}, "spec.allowedTools", "required"),
         ("clock", {"allowed_tools": ["a b"]}, "spec.allowedTools[0]", "tool_malformed"),
+        ("clock", {"program": ""}, "spec.program", "required"),
+        ("clock", {"endpoint": "ward-tools"}, "spec.endpoint", "one_of_two"),
         ("clock", {"call_timeout_seconds": 3601}, "spec.callTimeoutSeconds", "out_of_range"),
         ("handbook", {"folder": ""}, "spec.folder", "required"),
         ("handbook", {"top_k": 51}, "spec.topK", "out_of_range"),
@@ -120,6 +122,18 @@ def test_command_path_or_host_in_place_of_a_name_is_refused(ward, kind, field, p
 
     assert (violation.name, violation.field_path, violation.code) == (kind, path, "resource.names_a_place")
     assert "Resources carry names that the site defined, not paths, hosts or commands." in violation.message
+
+
+@pytest.mark.parametrize("value", ["https://example.org/mcp", "10.0.0.1:443", "ward.example.org"])
+def test_tool_server_names_an_endpoint_and_no_url(ward, value):
+    """Where a call goes is the site's to say; the name of an endpoint takes the place of a program."""
+    ward["clock"].tool_server.MergeFrom(pb.ToolServer(endpoint="ward-tools"))
+    ward["clock"].tool_server.ClearField("program")
+    assert check(ward) == []
+
+    ward["clock"].tool_server.endpoint = value
+
+    assert check(ward) == [("clock", "spec.endpoint", "names_a_place")]
 
 
 @pytest.mark.parametrize("field", ["knowledge", "tools", "policies"])
