@@ -43,6 +43,7 @@ TABLE = {
     "TrustService/GetTrust": "trust.read",
     "TrustService/RotateRoot": "trust.rotate",
     "AuditService/ListAuditRecords": "audit.read",
+    "TelemetryService/GetMetrics": "metrics.read",
 }
 MUTATIONS = {
     "TenantService/CreateTenant",

@@ -1060,6 +1060,81 @@ class TrustService:
             _registered_method=True)
 
 
+class TelemetryServiceStub:
+    """What this control plane's process counts and measures.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetMetrics = channel.unary_unary(
+                '/faos.admin.v1.TelemetryService/GetMetrics',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
+
+
+class TelemetryServiceServicer:
+    """What this control plane's process counts and measures.
+    """
+
+    def GetMetrics(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TelemetryServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'faos.admin.v1.TelemetryService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('faos.admin.v1.TelemetryService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TelemetryService:
+    """What this control plane's process counts and measures.
+    """
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.TelemetryService/GetMetrics',
+            faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.GetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AuditServiceStub:
     """Missing associated documentation comment in .proto file."""
 

@@ -327,6 +327,34 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_TrustServiceServicer_to_server(servicer: TrustServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class TelemetryServiceStub:
+    """What this control plane's process counts and measures."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TelemetryServiceAsyncStub: ...
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetMetricsRequest, _admin_pb2.GetMetricsResponse]
+
+@_typing.type_check_only
+class TelemetryServiceAsyncStub(TelemetryServiceStub):
+    """What this control plane's process counts and measures."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetMetricsRequest, _admin_pb2.GetMetricsResponse]  # type: ignore[assignment]
+
+class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What this control plane's process counts and measures."""
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _admin_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetMetricsResponse, _abc.Awaitable[_admin_pb2.GetMetricsResponse]]: ...
+
+def add_TelemetryServiceServicer_to_server(servicer: TelemetryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...

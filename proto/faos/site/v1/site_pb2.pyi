@@ -578,12 +578,28 @@ class GetStatusResponse(_message.Message):
     LEDGER_SIZE_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     LINK_PROBLEM_FIELD_NUMBER: _builtins.int
+    CONNECTED_SINCE_FIELD_NUMBER: _builtins.int
+    CONTROL_PLANE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    TOOL_SERVERS_FIELD_NUMBER: _builtins.int
+    ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
+    ENDED_RUNS_FIELD_NUMBER: _builtins.int
+    LEDGER_CLASSES_FIELD_NUMBER: _builtins.int
+    EVENTS_WAITING_FIELD_NUMBER: _builtins.int
+    ALARM_DETAILS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
     spiffe_id: _builtins.str
     connected: _builtins.bool
     attempted_revision: _builtins.int
     running_revision: _builtins.int
     healthy_revision: _builtins.int
     ledger_size: _builtins.int
+    control_plane: _builtins.str
+    """host:port of the control plane, as joined."""
+    active_runs: _builtins.int
+    events_waiting: _builtins.int
+    """Events that have not arrived at the control plane yet."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -594,6 +610,30 @@ class GetStatusResponse(_message.Message):
     def link_problem(self) -> Global___LinkProblem:
         """Why there is no session, as far as that is known; unset while there is one."""
 
+    @_builtins.property
+    def connected_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the session is open; unset while there is none."""
+
+    @_builtins.property
+    def certificate_expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tool_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolServerHealth]: ...
+    @_builtins.property
+    def ended_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedRuns]:
+        """Of this store's whole life, by how they ended."""
+
+    @_builtins.property
+    def ledger_classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerClass]:
+        """What stands in the ledger, by the highest class in each message."""
+
+    @_builtins.property
+    def alarm_details(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkProblem]:
+        """Of `alarms`, in their order."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -606,14 +646,289 @@ class GetStatusResponse(_message.Message):
         ledger_size: _builtins.int = ...,
         alarms: _abc.Iterable[_builtins.str] | None = ...,
         link_problem: Global___LinkProblem | None = ...,
+        connected_since: _timestamp_pb2.Timestamp | None = ...,
+        control_plane: _builtins.str = ...,
+        certificate_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        tool_servers: _abc.Iterable[Global___ToolServerHealth] | None = ...,
+        active_runs: _builtins.int = ...,
+        ended_runs: _abc.Iterable[Global___EndedRuns] | None = ...,
+        ledger_classes: _abc.Iterable[Global___LedgerClass] | None = ...,
+        events_waiting: _builtins.int = ...,
+        alarm_details: _abc.Iterable[Global___LinkProblem] | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["link_problem", b"link_problem"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "connected_since", b"connected_since", "link_problem", b"link_problem", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "alarms", b"alarms", "attempted_revision", b"attempted_revision", "connected", b"connected", "healthy_revision", b"healthy_revision", "ledger_size", b"ledger_size", "link_problem", b"link_problem", "running_revision", b"running_revision", "spiffe_id", b"spiffe_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "agents", b"agents", "alarm_details", b"alarm_details", "alarms", b"alarms", "attempted_revision", b"attempted_revision", "certificate_expires_at", b"certificate_expires_at", "connected", b"connected", "connected_since", b"connected_since", "control_plane", b"control_plane", "ended_runs", b"ended_runs", "events_waiting", b"events_waiting", "healthy_revision", b"healthy_revision", "ledger_classes", b"ledger_classes", "ledger_size", b"ledger_size", "link_problem", b"link_problem", "models", b"models", "running_revision", b"running_revision", "spiffe_id", b"spiffe_id", "started_at", b"started_at", "tool_servers", b"tool_servers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ToolServerHealth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IS_HEALTHY_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    is_healthy: _builtins.bool
+    """Running, and none of its tools is in quarantine."""
+    problem: _builtins.str
+    """A code of the error registry; empty while it is healthy."""
+    tools: _builtins.int
+    """Tools that agents are offered."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        is_healthy: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+        tools: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_healthy", b"is_healthy", "name", b"name", "problem", b"problem", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolServerHealth: _TypeAlias = ToolServerHealth  # noqa: Y015
+
+@_typing.final
+class EndedRuns(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: Global___RunState.ValueType
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        state: Global___RunState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndedRuns: _TypeAlias = EndedRuns  # noqa: Y015
+
+@_typing.final
+class LedgerClass(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    data_class: _builtins.str
+    """OPERATIONAL, IDENTIFIER or CUSTOMER."""
+    leaves: _builtins.int
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        data_class: _builtins.str = ...,
+        leaves: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "leaves", b"leaves", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerClass: _TypeAlias = LedgerClass  # noqa: Y015
+
+@_typing.final
+class GetActivityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivityRequest: _TypeAlias = GetActivityRequest  # noqa: Y015
+
+@_typing.final
+class GetActivityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
+    MOST_RUNS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    LEDGER_LEAVES_FIELD_NUMBER: _builtins.int
+    LEDGER_BYTES_FIELD_NUMBER: _builtins.int
+    EVENTS_WAITING_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ENDED_RUNS_FIELD_NUMBER: _builtins.int
+    active_runs: _builtins.int
+    most_runs: _builtins.int
+    """More are refused."""
+    connected: _builtins.bool
+    ledger_leaves: _builtins.int
+    ledger_bytes: _builtins.int
+    events_waiting: _builtins.int
+    output_tokens: _builtins.int
+    """Since the process started."""
+    ended_runs: _builtins.int
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActiveRun]:
+        """The longest first, at most 200."""
+
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Process]:
+        """This node's process first, then what it started."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        runs: _abc.Iterable[Global___ActiveRun] | None = ...,
+        active_runs: _builtins.int = ...,
+        most_runs: _builtins.int = ...,
+        processes: _abc.Iterable[Global___Process] | None = ...,
+        connected: _builtins.bool = ...,
+        ledger_leaves: _builtins.int = ...,
+        ledger_bytes: _builtins.int = ...,
+        events_waiting: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        ended_runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "at", b"at", "connected", b"connected", "ended_runs", b"ended_runs", "events_waiting", b"events_waiting", "ledger_bytes", b"ledger_bytes", "ledger_leaves", b"ledger_leaves", "most_runs", b"most_runs", "output_tokens", b"output_tokens", "processes", b"processes", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivityResponse: _TypeAlias = GetActivityResponse  # noqa: Y015
+
+@_typing.final
+class ActiveRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    STEP_SEQUENCE_FIELD_NUMBER: _builtins.int
+    STEP_KIND_FIELD_NUMBER: _builtins.int
+    STEP_NAME_FIELD_NUMBER: _builtins.int
+    STEP_STARTED_AT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    STEP_DELTAS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    agent: _builtins.str
+    step_sequence: _builtins.int
+    """The step under way."""
+    step_kind: Global___StepKind.ValueType
+    step_name: _builtins.str
+    output_tokens: _builtins.int
+    """Of the steps that are over."""
+    step_deltas: _builtins.int
+    """Pieces of the answer that came so far in the step under way, about one for each token."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def step_started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        step_sequence: _builtins.int = ...,
+        step_kind: Global___StepKind.ValueType = ...,
+        step_name: _builtins.str = ...,
+        step_started_at: _timestamp_pb2.Timestamp | None = ...,
+        output_tokens: _builtins.int = ...,
+        step_deltas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at", "step_started_at", b"step_started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "output_tokens", b"output_tokens", "run_id", b"run_id", "started_at", b"started_at", "step_deltas", b"step_deltas", "step_kind", b"step_kind", "step_name", b"step_name", "step_sequence", b"step_sequence", "step_started_at", b"step_started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActiveRun: _TypeAlias = ActiveRun  # noqa: Y015
+
+@_typing.final
+class Process(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    name: _builtins.str
+    """Of the program file: never its arguments."""
+    cpu_seconds: _builtins.float
+    """Processor time since it started."""
+    rss_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        name: _builtins.str = ...,
+        cpu_seconds: _builtins.float = ...,
+        rss_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "name", b"name", "pid", b"pid", "rss_bytes", b"rss_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Process: _TypeAlias = Process  # noqa: Y015
+
+@_typing.final
+class GetMetricsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMetricsRequest: _TypeAlias = GetMetricsRequest  # noqa: Y015
+
+@_typing.final
+class GetMetricsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMetricsResponse: _TypeAlias = GetMetricsResponse  # noqa: Y015
 
 @_typing.final
 class LinkProblem(_message.Message):

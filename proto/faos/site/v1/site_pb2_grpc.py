@@ -64,6 +64,16 @@ class SiteServiceStub:
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetActivity = channel.unary_unary(
+                '/faos.site.v1.SiteService/GetActivity',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetActivityRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetActivityResponse.FromString,
+                _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/faos.site.v1.SiteService/GetMetrics',
+                request_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/faos.site.v1.SiteService/ListModels',
                 request_serializer=faos_dot_site_dot_v1_dot_site__pb2.ListModelsRequest.SerializeToString,
@@ -129,6 +139,20 @@ class SiteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetActivity(self, request, context):
+        """What the node is busy with, cheap enough to be asked every second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
+        """What it counted and measured since its start, in Prometheus' text format.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger.
         """
@@ -189,6 +213,16 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.FromString,
                     response_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivity,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetActivityRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetActivityResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=faos_dot_site_dot_v1_dot_site__pb2.GetMetricsRequest.FromString,
+                    response_serializer=faos_dot_site_dot_v1_dot_site__pb2.GetMetricsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -373,6 +407,60 @@ class SiteService:
             '/faos.site.v1.SiteService/GetStatus',
             faos_dot_site_dot_v1_dot_site__pb2.GetStatusRequest.SerializeToString,
             faos_dot_site_dot_v1_dot_site__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/GetActivity',
+            faos_dot_site_dot_v1_dot_site__pb2.GetActivityRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.GetActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.site.v1.SiteService/GetMetrics',
+            faos_dot_site_dot_v1_dot_site__pb2.GetMetricsRequest.SerializeToString,
+            faos_dot_site_dot_v1_dot_site__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

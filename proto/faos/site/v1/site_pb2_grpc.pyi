@@ -42,6 +42,10 @@ class SiteServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]
     GetStatus: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]
+    GetActivity: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetActivityRequest, _site_pb2.GetActivityResponse]
+    """What the node is busy with, cheap enough to be asked every second."""
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetMetricsRequest, _site_pb2.GetMetricsResponse]
+    """What it counted and measured since its start, in Prometheus' text format."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListModelsRequest, _site_pb2.ListModelsResponse]
     """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
     PullModel: _grpc.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]
@@ -65,6 +69,10 @@ class SiteServiceAsyncStub(SiteServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_site_pb2.ListRunsRequest, _site_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_site_pb2.GetRunRequest, _site_pb2.GetRunResponse]  # type: ignore[assignment]
     GetStatus: _aio.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.GetStatusResponse]  # type: ignore[assignment]
+    GetActivity: _aio.UnaryUnaryMultiCallable[_site_pb2.GetActivityRequest, _site_pb2.GetActivityResponse]  # type: ignore[assignment]
+    """What the node is busy with, cheap enough to be asked every second."""
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_site_pb2.GetMetricsRequest, _site_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """What it counted and measured since its start, in Prometheus' text format."""
     ListModels: _aio.UnaryUnaryMultiCallable[_site_pb2.ListModelsRequest, _site_pb2.ListModelsResponse]  # type: ignore[assignment]
     """What the servers under [endpoints] in site.toml have. Each is asked through its door, in the ledger."""
     PullModel: _aio.UnaryStreamMultiCallable[_site_pb2.PullModelRequest, _site_pb2.PullModelResponse]  # type: ignore[assignment]
@@ -121,6 +129,22 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.GetStatusResponse, _abc.Awaitable[_site_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetActivity(
+        self,
+        request: _site_pb2.GetActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.GetActivityResponse, _abc.Awaitable[_site_pb2.GetActivityResponse]]:
+        """What the node is busy with, cheap enough to be asked every second."""
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _site_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.GetMetricsResponse, _abc.Awaitable[_site_pb2.GetMetricsResponse]]:
+        """What it counted and measured since its start, in Prometheus' text format."""
 
     @_abc_1.abstractmethod
     def ListModels(
