@@ -22,6 +22,7 @@ from faos_core.errors import FaosError, IntegrityError, RetryError, Unauthentica
 from tunnel import session
 from tunnel.backoff import Backoff
 from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, mapped, parsed
+from tunnel.clock_difference import ClockDifference
 from tunnel.egress import Sealer
 from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE
 from tunnel.event_push import EventPush, Events
@@ -154,6 +155,7 @@ class TunnelClient:
     ) -> None:
         """events: what to push besides; None: nothing."""
         self.ready = asyncio.Event()
+        self.clock_difference = ClockDifference()
         self.failure: FaosError | None = None  # why the latest session did not come up, or broke
         self._addresses = addresses
         self._route = route or Direct()
@@ -240,6 +242,7 @@ class TunnelClient:
             self._clock,
             self._order,
             self._push,
+            self.clock_difference,
         )
 
     async def _outcome(self, link: "_Link") -> Exception:
@@ -310,7 +313,9 @@ class _Link:
         clock: Clock,
         order: asyncio.Lock,
         push: EventPush | None,
+        difference: ClockDifference,
     ) -> None:
+        self._difference = difference
         self.credentials = credentials
         self.welcomed = asyncio.Event()
         self._channel = open_channel(target, credentials)
@@ -401,6 +406,7 @@ class _Link:
         with mapped(self._address):
             async for raw in call:
                 frame = parsed(tunnel.CloudFrame, raw)
+                self._difference.heard(frame, self._clock.now())
                 await self._perform(call, self._machine.receive(frame, self._clock.monotonic_s()))
         raise closed(self._address, "it closed the stream")
 

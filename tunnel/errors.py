@@ -62,6 +62,12 @@ BLOB_UNKNOWN = define(
     why="It is not part of what this tenant stands at.",
     next_step="Nothing to do: the node asks again with the next offer.",
 )
+CLOCK_DIFFERS = define(
+    "clock.differs",
+    what="This machine's clock differs from the control plane's by more than five minutes.",
+    why="One of the two is wrong. Certificates and signatures are judged by the clock; what runs goes on.",
+    next_step="Compare them (date -u on both), and have them set by NTP: timedatectl set-ntp true.",
+)
 PORT_TAKEN = define(
     "port.taken",
     what="Cannot listen on {address}.",
