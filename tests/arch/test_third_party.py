@@ -18,6 +18,7 @@ HEAVY = (
     "mcp",
     "mcp_types",
     "onnxruntime",
+    "opentelemetry",
     "psycopg",
     "securesystemslib",
     "tokenizers",
@@ -32,6 +33,7 @@ NOT_IMPORTED: dict[str, str] = {
     "import-linter": "run as a program",
     "mypy": "run as a program",
     "ruff": "run as a program",
+    "opentelemetry-exporter-otlp-proto-common": "imported under a name that many distributions share",
     "pytest-asyncio": "plugin of pytest",
     "pytest-timeout": "plugin of pytest",
     "pytest-xdist": "plugin of pytest",
@@ -40,7 +42,7 @@ NOT_IMPORTED: dict[str, str] = {
     "types-protobuf": "stubs for mypy",
 }
 # Import names that belong to several distributions, or to none that can be looked up, → what declares them.
-DISTRIBUTION = {"google": "protobuf", "_pytest": "pytest"}
+DISTRIBUTION = {"google": "protobuf", "_pytest": "pytest", "opentelemetry": "opentelemetry-sdk"}
 # What each extra must be enough for: import names of our packages whose imports are followed.
 ROLES: dict[str, Sequence[str]] = {"control-plane": ("control_plane",), "node": ("data_plane",), "cli": ("faos_cli",)}
 PLANES = ("control_plane", "data_plane")
