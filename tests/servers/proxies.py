@@ -169,6 +169,8 @@ async def main(listen: str, *words: str) -> None:
     host, _, port = listen.rpartition(":")
     inspector = Authority() if "inspect" in words else None
     async with running(ConnectProxy(host=host, port=int(port), inspector=inspector)):
+        sys.stdout.write("proxy is ready\n")
+        sys.stdout.flush()
         await asyncio.Event().wait()
 
 
