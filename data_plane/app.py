@@ -18,6 +18,8 @@ from data_plane.ceiling.models import Ceiling, EmbedderFiles
 from data_plane.egress.authorities import Authorities
 from data_plane.egress.service import Egress, open_egress
 from data_plane.errors import EMBEDDER_MISSING
+from data_plane.events.makers import AlarmWatch, RunEndings
+from data_plane.events.spool import EventSpool
 from data_plane.identity.certificates import NodeCertificates
 from data_plane.identity.store import IdentityStore, Membership
 from data_plane.link.applier import Applier, ApplySettings, NodeScope
@@ -57,6 +59,7 @@ class Node:
     runs: Runs
     session: NodeSession
     egress: Egress
+    events: EventSpool
 
 
 async def serve(settings: NodeSettings) -> None:
@@ -94,7 +97,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
         )
         applier = Applier(
             store=ConfigStore(settings.data_dir / "config"),
-            trust=Trust(membership.tuf_root),
+            trust=Trust(membership.tuf_root, clock=clock),
             activation=activation,
             health=activation.health,
             blobs=DeclaredBlobs(blobs, egress.identifiers),
@@ -103,14 +106,23 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             clock=clock,
             settings=apply_settings(settings),
         )
-        journal = Journal(storage.store, storage.sealer, clock)
+        epoch = identity.next_epoch()
+        spool = await EventSpool.open(
+            storage.store,
+            clock,
+            node=membership.identity.spiffe_id,
+            epoch=epoch,
+            allow=egress.identifiers.allow,
+            limits=settings.events,
+        )
+        journal = Journal(storage.store, storage.sealer, clock, ended=RunEndings(spool))
         runs = Runs(journal, Ports(activation, models, embedder, tools, knowledge), ceiling.limits, clock)
         session = NodeSession(
             applier=applier,
             gate=egress.gate,
             identifiers=egress.identifiers,
             counts=runs.counts,
-            epoch=identity.next_epoch(),
+            epoch=epoch,
             clock=clock,
         )
         certificates = NodeCertificates(identity, clock, allow=egress.identifiers.allow)
@@ -123,12 +135,15 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             clock=clock,
             backoff=Backoff(cap_s=settings.dial_again_s),
             route=egress.route,
+            events=spool,
         )
-        link = LinkFacts(membership, session, applier, certificates, client, egress.authorities)
-        api = SiteApi(runs, Facts(link, activation, egress.gate), EndpointModels(ceiling.endpoints, egress.http_door))
+        link = LinkFacts(membership, session, applier, certificates, client, egress.authorities, tools)
+        endpoints = EndpointModels(ceiling.endpoints, egress.http_door)
+        api = SiteApi(runs, Facts(link, activation, egress.gate), endpoints, tools)
         site = SiteServer(settings.data_dir, api, folder_is_owned=True)
-        async with running([knowledge, applier, runs, Resumer(activation, runs), site, client]):
-            yield Node(membership, applier, activation, runs, session, egress)
+        alarms = AlarmWatch(spool, lambda: link.state().alarms, clock)
+        async with running([knowledge, applier, runs, Resumer(activation, runs), site, client, alarms]):
+            yield Node(membership, applier, activation, runs, session, egress, spool)
             applier.stopping()
 
 
@@ -162,6 +177,7 @@ class LinkFacts:
     certificates: NodeCertificates
     client: TunnelClient
     authorities: Authorities
+    tools: ToolServers
 
     def state(self) -> LinkState:
         facts = self.applier.facts()
@@ -174,6 +190,8 @@ class LinkFacts:
                 *self.applier.alarms(),
                 *self.certificates.alarms(),
                 *self.authorities.alarms(),
+                *(each.code for each in self.client.clock_difference.alarms()),
+                *self.tools.alarms(),
                 *(each.code.code for each in [self.problem()] if isinstance(each, StopError)),
             ),
             problem=self.problem(),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_plane.events.limits import SpoolLimits
 from data_plane.network import Network, kept
 from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import from_environment, load_toml
@@ -39,6 +40,7 @@ class NodeSettings:
     log_level: LogLevel = LogLevel.INFO
     dial_again_s: float = 120.0  # at most so long, drawn at random, between two attempts to reach the control plane
     apply: ApplyTimes = field(default_factory=ApplyTimes)
+    events: SpoolLimits = field(default_factory=SpoolLimits)
 
     def __post_init__(self) -> None:
         if self.dial_again_s < 1:

@@ -2,18 +2,39 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from data_plane.link.interfaces import Configuration
 from data_plane.models.interfaces import ModelRuntime
 from faos.site.v1 import site_pb2 as site
 from faos_core.ids import RunId
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from data_plane.agents.events import RunRecord
+
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
     active: int
     finished: int  # since the store was made
+
+
+@dataclass(frozen=True, slots=True)
+class RunEffort:
+    """What a run took, in numbers."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    output_tokens: int = 0
+
+
+class RunEnded(Protocol):
+    """Hears of each run's end once, in the transaction that makes it durable: what it writes there is durable with it,
+    or not at all. In the store's writer thread; may be called again where the transaction had to be tried again."""
+
+    def __call__(self, connection: "Connection", run: "RunRecord", effort: RunEffort) -> None: ...
 
 
 class RunService(Protocol):

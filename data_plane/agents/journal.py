@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from data_plane.agents.errors import PAGE_TOKEN_MALFORMED, RUN_CANCELLED, RUN_UNKNOWN, STEP_RECORDED
 from data_plane.agents.events import RunRecord
+from data_plane.agents.interfaces import RunEffort, RunEnded
 from data_plane.agents.models import runs, steps
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
 from data_plane.storage.sealer import Sealer
@@ -57,10 +58,12 @@ class Cancellation:
 class Journal:
     """Runs and steps over a node's store. Every write is durable when it returns; all raise as `Store.write`."""
 
-    def __init__(self, store: Store, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, store: Store, sealer: Sealer, clock: Clock, *, ended: RunEnded | None = None) -> None:
+        """ended: hears of each run's end."""
         self._store = store
         self._sealer = sealer
         self._clock = clock
+        self._ended = ended
 
     async def create_run(
         self, new: NewRun, *, then: StepRequest | Ending
@@ -267,9 +270,24 @@ class Journal:
             "new_error_code": ending.error_code,
             "new_finished_at_us": _microseconds(finished_at),
         }
-        if not connection.execute(END_RUN, values).rowcount and (row := connection.execute(SELECT_RUN, values).first()):
-            return self._open_run(connection, row).run
-        return RunRecord(run.run_id, run.agent, run.revision, run.input, run.started_at, ending, finished_at)
+        ended = RunRecord(run.run_id, run.agent, run.revision, run.input, run.started_at, ending, finished_at)
+        if connection.execute(END_RUN, values).rowcount:
+            if self._ended:
+                self._ended(connection, ended, self._effort(connection, run.run_id))
+            return ended
+        row = connection.execute(SELECT_RUN, values).first()
+        return self._open_run(connection, row).run if row else ended
+
+    def _effort(self, connection: sa.Connection, run_id: str) -> RunEffort:
+        turns = tool_calls = output_tokens = 0
+        for row in connection.execute(SELECT_EFFORT, {"r": run_id}):
+            turns += row.kind == StepKind.MODEL.value
+            tool_calls += row.kind == StepKind.TOOL.value
+            if row.kind == StepKind.MODEL.value and row.result is not None:
+                place = step_row(run_id, row.sequence)
+                result = self._sealer.unseal_json(connection, steps.c.result, place, row.result)
+                output_tokens += int(result.get("output_tokens", 0))
+        return RunEffort(turns, tool_calls, output_tokens)
 
     def _sealing(self, connection: sa.Connection, row: str, subject: str) -> Callable[[sa.Column[Any], Any], bytes]:
         return lambda column, value: self._sealer.seal_json(connection, column, row, value, subject=subject)
@@ -339,6 +357,7 @@ SELECT_RUNS = sa.select(runs).order_by(runs.c.id.desc())
 COUNT_FINISHED = sa.select(sa.func.count()).select_from(runs).where(runs.c.state != RunState.RUNNING.value)
 SELECT_STEP = sa.select(steps).where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE)
 SELECT_STEPS = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence)
+SELECT_EFFORT = sa.select(steps.c.sequence, steps.c.kind, steps.c.result).where(steps.c.run_id == RUN)
 SELECT_LAST_STEP = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence.desc()).limit(1)
 BEGIN_AGAIN = (
     steps.update().where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE).values(attempts=steps.c.attempts + 1)
