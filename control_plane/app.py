@@ -12,7 +12,7 @@ from functools import partial
 from control_plane.api.bootstrap_admin import BootstrapAdmin
 from control_plane.api.node_queries import NodeQueries
 from control_plane.api.server import AdminServer, AdminServices
-from control_plane.audit.service import AuditService, record
+from control_plane.audit.service import AuditService, stamped
 from control_plane.config.service import ConfigService
 from control_plane.config.trust_service import TrustService
 from control_plane.db.schema import migrate_schema
@@ -69,8 +69,8 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             config = ConfigService(store, settings.data_dir / "keys", clock)
             trust = TrustService(store, settings.data_dir / "keys", clock, config.tell)
             fleet = FleetService(store, config, clock)
-            tokens = JoinTokens(store, authority, record, clock, settings.public_addresses)
-            standings = NodeStandings(store, authority, record)
+            tokens = JoinTokens(store, authority, stamped(clock), clock, settings.public_addresses)
+            standings = NodeStandings(store, authority, stamped(clock))
             credentials = authority.server_credentials(settings.public_addresses)
             tunnel = TunnelServer(
                 settings.tunnel_listen,
@@ -92,7 +92,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 standings=standings,
                 config=config,
                 trust=trust,
-                audit=AuditService(store),
+                audit=AuditService(store, clock),
                 sessions=tunnel,
                 fingerprint_words=partial(fingerprint_words, authority.der),
             )

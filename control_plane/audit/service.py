@@ -5,6 +5,7 @@ or put in unnoticed. Cutting the end off is noticed only by whoever kept a later
 """
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from control_plane.audit.errors import CHAIN_BROKEN
 from control_plane.audit.models import DONE, AuditRecord
 from control_plane.db.models import audit_records
 from control_plane.db.paging import fetch_page
+from faos_core.clock import Clock, SystemClock
 from faos_core.errors import IntegrityError
 from faos_core.merkle import leaf_hash
 from faos_core.store import Store
@@ -47,6 +49,15 @@ def record(
     entry = AuditRecord(sequence + 1, at or datetime.now(UTC), action=action, outcome=outcome, **texts)
     connection.execute(audit_records.insert().values(leaf_sha256=leaf_of(entry, previous), **_columns(entry)))
     return entry
+
+
+def stamped(clock: Clock) -> Callable[..., AuditRecord]:
+    """`record`, by this clock where its caller names no time."""
+
+    def write(connection: sa.Connection, *, at: datetime | None = None, **entry: str) -> AuditRecord:
+        return record(connection, at=at or clock.now(), **entry)
+
+    return write
 
 
 def _head(connection: sa.Connection) -> tuple[int, bytes]:
@@ -85,13 +96,15 @@ def _entry(row: Row[Any]) -> AuditRecord:
 class AuditService:
     """The audit log, from outside a mutation."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
+        """clock: None means the machine's."""
         self._store = store
+        self._record = stamped(clock or SystemClock())
 
     async def record(self, *, actor: str, action: str, tenant: str, target: str, outcome: str) -> None:
         """Record what was refused or failed, in a transaction of its own."""
         await self._store.write(
-            lambda connection: record(
+            lambda connection: self._record(
                 connection, actor=actor, action=action, tenant=tenant, target=target, outcome=outcome
             )
         )

@@ -39,14 +39,14 @@ class Rotated:
     root_version: int
     revision: int  # 0: none
     moved: tuple[str, ...] = ()  # roles that have other keys now
-    is_published: bool = False
+    is_new: bool = False  # the root stood not before
 
 
 class TrustService:
     """Safe for concurrent use, by several control planes over one database and one key folder too."""
 
     def __init__(self, store: Store, keys_dir: Path, clock: Clock, tell: Tell) -> None:
-        """keys_dir: holds one folder of signing keys per tenant. tell: awaited with the tenant of a new revision."""
+        """keys_dir: one folder of signing keys per tenant. tell: awaited with the tenant whose offers are others now."""
         self._store = store
         self._publication = Publication(keys_dir)
         self._keys_dir = keys_dir
@@ -93,7 +93,7 @@ class TrustService:
         )
         log.info("trust.rotated", extra={names.TENANT: tenant, names.REVISION: rotated.revision})
         await asyncio.to_thread(self._forget, tenant, rotated.moved)
-        if rotated.is_published:
+        if rotated.is_new:
             await self._tell(tenant)
         return rotated
 
@@ -109,12 +109,11 @@ class TrustService:
         publisher.check_next_root(last, root, now=author.at)
         version, moved = trust.version_of(root), _moved(last, root)
         store_metadata(connection, tenant, ROOT, version, root)
-        is_published = bool(number and PUBLISHER in moved)
-        if is_published:
+        if number and PUBLISHER in moved:
             number = self._publish_again(connection, tenant, author, signed_targets, number)
         target = f"TUF root {version}" + "".join(f", another {role} key" for role in moved)
         record(connection, actor=author.name, action=ROTATE, tenant=tenant, target=target, at=author.at)
-        return Rotated(version, number, moved, is_published)
+        return Rotated(version, number, moved, is_new=True)
 
     def _signed_here(self, connection: sa.Connection, tenant: str, last: bytes, root: bytes) -> bytes:
         """Raises SetupError when the root that stands has not signed it, and cannot here."""

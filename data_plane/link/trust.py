@@ -20,6 +20,7 @@ from tuf.ngclient.updater import Updater
 from data_plane.link.nacks import refusal
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import NackCode, TufMetadata
+from faos_core.clock import Clock, SystemClock
 
 MANIFEST_TARGET = "manifest"
 BASE = "offer:///"
@@ -41,9 +42,11 @@ class TrustLimits:
 class Trust:
     """Checks offers against the tenant's TUF repository. Blocking; holds no state but the pinned root."""
 
-    def __init__(self, tuf_root: bytes, *, limits: TrustLimits | None = None) -> None:
-        """tuf_root: version 1 of the tenant's root, whose SHA-256 enrolment compared with the join string."""
+    def __init__(self, tuf_root: bytes, *, limits: TrustLimits | None = None, clock: Clock | None = None) -> None:
+        """tuf_root: version 1 of the tenant's root, whose SHA-256 enrolment compared with the join string.
+        clock: says what has expired; None means the machine's."""
         self._root = tuf_root
+        self._clock = clock or SystemClock()
         self._limits = limits or TrustLimits()
 
     def check(self, metadata: TufMetadata, manifest: bytes, *, trusted: Path | None, work: Path) -> None:
@@ -80,6 +83,7 @@ class Trust:
         """Run the client workflow in the folder; what it trusts about the manifest in the end."""
         fetcher = OfferFetcher(_files_of(metadata))
         updater = Updater(str(work), BASE, fetcher=fetcher, config=self._config(), bootstrap=self._root)
+        updater._trusted_set.reference_time = self._clock.now()  # its own is the machine's, and there is no door to it
         updater.refresh()
         target = updater.get_targetinfo(MANIFEST_TARGET)
         if target is None:

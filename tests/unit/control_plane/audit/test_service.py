@@ -11,6 +11,7 @@ from control_plane.audit.errors import CHAIN_BROKEN
 from control_plane.audit.service import GENESIS, AuditService, leaf_of, record, verify
 from control_plane.db.models import audit_records, tenants
 from control_plane.db.schema import migrate_schema
+from faos_core.clock import SystemClock
 from faos_core.errors import IntegrityError
 from faos_core.store import Store
 from tests.servers.statements import refuse_inserts
@@ -155,3 +156,17 @@ async def test_list_shows_one_tenant_newest_first(store: Store) -> None:
     assert [entry.sequence for entry in first + second] == [3, 2, 1]
     assert end == ""
     assert len(everything) == 5
+
+
+async def test_refusals_are_stamped_by_the_control_planes_clock(store: Store) -> None:
+    """All records of one control plane are of one time."""
+
+    class Past(SystemClock):
+        def now(self) -> datetime:
+            return datetime(2020, 1, 2, tzinfo=UTC)
+
+    audit = AuditService(store, Past())
+    await audit.record(actor="a", action="x/Y", tenant="", target="", outcome="NOT_FOUND")
+
+    records, _ = await audit.list("", page_size=0, page_token="")
+    assert records[0].at == Past().now()

@@ -1,6 +1,7 @@
 """Whoever holds neither the publisher's key nor the freshness keys changes nothing on a node."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from data_plane.link.interfaces import ConfigurationError
 from data_plane.link.trust import Trust, TrustLimits
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import NackCode, TufMetadata
+from faos_core.clock import SystemClock
 from tests.fixtures.tuf_publisher import Publisher, days
 
 PUBLISHER = Publisher()
@@ -278,3 +280,17 @@ def test_garbage_is_refused_and_never_raises_otherwise(
         tunnel.NACK_CODE_TOO_LARGE,
         tunnel.NACK_CODE_ROLLBACK,
     }
+
+
+def test_what_has_expired_is_said_by_the_nodes_clock(publisher: Publisher, tmp_path: Path) -> None:
+    """python-tuf asks the machine by itself; a node of a simulation, or of a test, lives at another time."""
+
+    class InAYear(SystemClock):
+        def now(self) -> datetime:
+            return days(365)
+
+    metadata = publisher.metadata(MANIFEST, 1)
+    later = Trust(publisher.tuf_root, clock=InAYear())
+
+    assert refused(later, metadata, MANIFEST, None, tmp_path / "work") == tunnel.NACK_CODE_METADATA_EXPIRED
+    Trust(publisher.tuf_root).check(metadata, MANIFEST, trusted=None, work=tmp_path / "work")
