@@ -16,6 +16,7 @@ from control_plane.audit.service import AuditService, stamped
 from control_plane.config.service import ConfigService
 from control_plane.config.trust_service import TrustService
 from control_plane.db.schema import migrate_schema
+from control_plane.fleet.changes import ChangeFeed
 from control_plane.fleet.events import EventLog
 from control_plane.fleet.frame_record import open_recorder
 from control_plane.fleet.service import FleetService
@@ -28,7 +29,7 @@ from faos_core import names
 from faos_core.address import local_address
 from faos_core.clock import Clock, SystemClock
 from faos_core.disk import Disk
-from faos_core.lifecycle import running, until_signal
+from faos_core.lifecycle import running, settle_memory, until_signal
 from faos_core.store import Store
 from tunnel.identity import fingerprint_words
 from tunnel.server import TunnelServer
@@ -50,6 +51,7 @@ async def serve(settings: ControlPlaneSettings, *, on_ready: Callable[[Endpoints
         on_ready(endpoints)
         fields = {names.PORT: endpoints.tunnel_port, names.ADMIN_PORT: endpoints.admin_port}
         log.info("control_plane.ready", extra=fields)
+        settle_memory()
         await until_signal()
     log.info("control_plane.stopped")
 
@@ -97,7 +99,8 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 fingerprint_words=partial(fingerprint_words, authority.der),
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
-            async with running([tunnel, admin]):
+            changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
+            async with running([tunnel, changes, admin]):
                 tokens.addresses = settings.public_addresses or [
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]

@@ -193,6 +193,16 @@ class Store:
             outcome = await self._loop.run_in_executor(self._readers, self._read_snapshot, fn)
         return outcome.unwrap()
 
+    async def hear(self, woken: Callable[[], None]) -> None:
+        """Call `woken` whenever a process, this one among them, has committed what called `wake_others`; and once when
+        it begins to hear, because nobody knows what happened before. A hint: look into the database for what it is.
+
+        Returns at once where the engine cannot tell: look from time to time. Otherwise runs until it is cancelled.
+        Raises UnavailableError, SetupError when the connection is lost or cannot be had: look, and hear again.
+        """
+        self._check_open()
+        await self._dialect.hear(woken)
+
     async def purge(self, *, rewrite: Sequence[sa.Table] = ()) -> None:
         """Remove what was deleted before this call: of SQLite from every file of the database.
 

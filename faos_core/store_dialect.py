@@ -1,6 +1,6 @@
 """What differs between database engines, behind one Protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -12,6 +12,7 @@ MARK = "SAVEPOINT write_begin"
 KEEP = "RELEASE SAVEPOINT write_begin"
 UNDO = "ROLLBACK TO SAVEPOINT write_begin"
 SERIAL = "serial"  # execution option of an engine; unset means True
+WAKE_CHANNEL = "faos_changes"
 
 
 class Failure(Enum):
@@ -57,3 +58,13 @@ class Dialect(Protocol):
 
     def unavailable(self) -> UnavailableError:
         """store.unavailable, with where to look."""
+
+    async def hear(self, woken: Callable[[], None]) -> None:
+        """See Store.hear."""
+
+
+def wake_others(connection: sa.Connection) -> None:
+    """Have every process that hears (`Store.hear`) woken when the caller's transaction is committed, if it is, and
+    where the engine can tell. It carries no content: who is woken looks."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {WAKE_CHANNEL}")

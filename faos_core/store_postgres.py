@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from faos_core.errors import FaosError, IntegrityError, InvalidError, SetupError, UnavailableError
-from faos_core.store_dialect import KEEP, MARK, SERIAL, Failure
+from faos_core.store_dialect import KEEP, MARK, SERIAL, WAKE_CHANNEL, Failure
 from faos_core.store_errors import (
     CORRUPT,
     DATABASE_MISSING,
@@ -199,6 +199,26 @@ class PostgresDialect:
         if isinstance(origin, psycopg.ProgrammingError) and "connection option" in str(origin):
             return SetupError(URL_MALFORMED)
         return self.unavailable() if state in PASSING else None
+
+    async def hear(self, woken: Callable[[], None]) -> None:
+        """Over a connection of its own, whose keepalives find out about a server that is gone within half a minute."""
+        connection: psycopg.AsyncConnection[Any] | None = None
+        try:
+            connection = await psycopg.AsyncConnection.connect(autocommit=True, **self._connect_arguments())
+            await connection.execute(f"LISTEN {WAKE_CHANNEL}".encode())
+            woken()
+            async for _ in connection.notifies():
+                woken()
+        except psycopg.Error as error:
+            raise (self.explain(error) or self.unavailable()) from error
+        finally:
+            if connection:
+                await connection.close()
+
+    def _connect_arguments(self) -> dict[str, Any]:
+        defaults = {name: value for name, value in CONNECT_DEFAULTS.items() if name not in self._url.query}
+        _, of_url = self._url.get_dialect()().create_connect_args(self._url)
+        return {**defaults, "client_encoding": "utf8", **of_url}
 
     def unavailable(self) -> UnavailableError:
         look = f"pg_isready --dbname='{self.database}'"

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -87,6 +87,9 @@ class SQLiteDialect:
     def unavailable(self) -> UnavailableError:
         look = f"see who has it open: fuser -v {self.database}"
         return UnavailableError(UNAVAILABLE, database=self.database, look=look)
+
+    async def hear(self, woken: Callable[[], None]) -> None:
+        """A file tells nobody."""
 
 
 def is_full(file: Path) -> bool:

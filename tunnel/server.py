@@ -156,6 +156,10 @@ class TunnelServer:
         live = self._live.get(identity)
         return live is not None and live.is_open
 
+    def identities(self) -> frozenset[NodeIdentity]:
+        """Nodes that have a stream or a call open here, welcomed or not."""
+        return frozenset({each.identity for each in self._sessions} | {each.identity for each in self._calls})
+
     async def targets_changed(self, tenant: str) -> None:
         """Have the fleet asked again what the connected nodes of a tenant shall run, and that offered: soon, each on
         its own, so that one that does not listen holds up nobody."""

@@ -20,6 +20,7 @@ from faos_core.clock import Clock, SystemClock
 from faos_core.errors import IntegrityError
 from faos_core.merkle import leaf_hash
 from faos_core.store import Store
+from faos_core.store_dialect import wake_others
 
 GENESIS = bytes(32)  # the leaf before the first
 MAX_TEXT = 255  # characters of one column
@@ -37,6 +38,7 @@ def record(
 ) -> AuditRecord:
     """Append within the caller's transaction: when this raises, or the transaction fails, nothing was done.
 
+    Other control planes over the database are woken by it and look at what it is about (fleet/changes.py).
     Only in serial writes (`Store.write`), which one process at a time does; elsewhere the primary key would refuse the
     record of whoever comes second, never fork the chain.
     at: aware; None means now. Text beyond 255 characters is cut, and NUL, which PostgreSQL cannot hold, replaced.
@@ -48,6 +50,7 @@ def record(
     }
     entry = AuditRecord(sequence + 1, at or datetime.now(UTC), action=action, outcome=outcome, **texts)
     connection.execute(audit_records.insert().values(leaf_sha256=leaf_of(entry, previous), **_columns(entry)))
+    wake_others(connection)
     return entry
 
 

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ from control_plane.config.errors import (
     RESOURCE_UNKNOWN,
     REVISION_UNKNOWN,
 )
+from control_plane.config.material import material_of
 from control_plane.config.models import Applied, Revision, StoredResource, Terms
 from control_plane.config.plans import Plan, plan_apply, plan_delete, plan_renewal, plan_rollback
 from control_plane.config.publishing import (
@@ -40,7 +40,6 @@ from control_plane.config.revisions import (
     etag_of,
     last_metadata,
     last_root,
-    metadata_of,
     signed_manifest,
     standing_bodies,
     standing_number,
@@ -51,7 +50,7 @@ from control_plane.db.paging import fetch_page
 from control_plane.fleet.interfaces import OfferMaterial
 from control_plane.tenants.service import require_tenant
 from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind, Manifest, ManifestEntry, Resource
-from faos_core import names
+from faos_core import names, trace_context
 from faos_core.clock import Clock
 from faos_core.errors import FaosError, InvalidError, NotFoundError, SetupError
 from faos_core.ids import check_name
@@ -119,6 +118,7 @@ class ConfigService:
         self._listeners: list[OnChange] = []
         self._materials: dict[str, Cached] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._told: dict[str, int] = {}  # the newest revision by tenant
 
     def on_change(self, listener: OnChange) -> None:
         """Have `listener(tenant)` awaited after each new revision, when `offer_material` gives it already."""
@@ -229,6 +229,7 @@ class ConfigService:
 
     async def _make(self, tenant: str, request: Request, author: str, request_id: str, reason: str) -> Applied:
         now = self._clock.now()
+        who = Author(author, now, reason, str(trace_context.current() or ""))
 
         def write(connection: sa.Connection) -> tuple[Applied, bool]:
             require_tenant(connection, tenant)
@@ -238,7 +239,6 @@ class ConfigService:
             plan, targets = request.agreed(connection, tenant), request.terms.signed_targets
             number, is_new = plan.number, takes_revision(connection, tenant, plan, request.terms, now)
             if is_new:
-                who = Author(author, now, reason)
                 number = self._publication.publish(connection, tenant, plan, who, signed_targets=targets)
             assign(connection, tenant, request.apply_set, plan.moved)
             applied = Applied(number, plan.changes, plan.affected_sites)
@@ -250,11 +250,19 @@ class ConfigService:
         applied, is_new = await self._store.write(write)
         if is_new:
             log.info("config.revision", extra={names.TENANT: tenant, names.REVISION: applied.revision})
-            await self.tell(tenant)
+            await self.tell(tenant, applied.revision)
         return applied
 
-    async def tell(self, tenant: str) -> None:
-        """A revision is durable: whoever cannot be told now sees it when they next ask."""
+    async def changed(self, tenant: str) -> None:
+        """Some process changed something of the tenant's. Tells of a revision of which nobody was told here. Raises
+        FaosError."""
+        number = await self._store.read(lambda connection: standing_number(connection, tenant))
+        if number > self._told.get(tenant, 0):
+            await self.tell(tenant, number)
+
+    async def tell(self, tenant: str, number: int = 0) -> None:
+        """A revision is durable: whoever cannot be told now sees it when they next ask. number: its own, if known."""
+        self._told[tenant] = max(number, self._told.get(tenant, 0))
         async with self._lock(tenant):
             self._materials.pop(tenant, None)
         for listener in self._listeners:
@@ -285,7 +293,7 @@ class ConfigService:
     async def _build(self, tenant: str) -> Cached | None:
         now = self._clock.now()
         refresh_at = now + await self._refresh(tenant, now)
-        material = await self._store.read(lambda connection: _material(connection, tenant))
+        material = await self._store.read(lambda connection: material_of(connection, tenant))
         if material is None:
             return None
         self._materials[tenant] = Cached(material, refresh_at)
@@ -436,22 +444,6 @@ def _target(plan: Plan, number: int) -> str:
     """What the audit log names."""
     of = f" (content of revision {plan.rollback_of})" if plan.rollback_of else ""
     return f"revision {number}{of}" + ("" if plan.is_new else " (unchanged)")
-
-
-def _material(connection: sa.Connection, tenant: str) -> OfferMaterial | None:
-    number = standing_number(connection, tenant)
-    if number == 0:
-        return None
-    manifest = signed_manifest(connection, tenant, number)
-    bodies = standing_bodies(connection, tenant)
-    return OfferMaterial(
-        revision=number,
-        manifest_bytes=manifest,
-        manifest_sha256=sha256(manifest).digest(),
-        manifest=Manifest.FromString(manifest),
-        metadata=metadata_of(connection, tenant, number),
-        blobs={body.digest: body.data for body in bodies.values()},
-    )
 
 
 def _stored(tenant: str) -> sa.Select[Any]:
