@@ -51,6 +51,7 @@ class LightNode:
         self._name = name
         self._credentials = credentials
         self._call: Any = None
+        self._order = asyncio.Lock()
         self._beats = 0
         self._revision = 0
 
@@ -105,7 +106,8 @@ class LightNode:
             await self._send(tunnel.NodeFrame(heartbeat=beat))
 
     async def _send(self, frame: tunnel.NodeFrame) -> None:
-        await self._call.write(frame.SerializeToString())
+        async with self._order:  # gRPC takes one at a time
+            await self._call.write(frame.SerializeToString())
 
 
 async def until(fleet: Fleet, holds: Any) -> None:

@@ -40,7 +40,7 @@ from data_plane.tools.pins import StoredPins
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, SetupError, StopError
-from faos_core.lifecycle import running, until_signal
+from faos_core.lifecycle import running, settle_memory, until_signal
 from tunnel.backoff import Backoff
 from tunnel.client import BlobFetcher, TunnelClient
 
@@ -66,6 +66,7 @@ async def serve(settings: NodeSettings) -> None:
     """Run until SIGINT or SIGTERM. Raises SetupError, IntegrityError for what a person must mend."""
     async with node(settings) as running_node:
         log.info("node.ready", extra={names.NODE: running_node.membership.identity.node})
+        settle_memory()
         await until_signal()
     log.info("node.stopped")
 

@@ -1,11 +1,12 @@
 """Services start and stop in order, and work that must not stop in the middle does not."""
 
 import asyncio
+import gc
 import logging
 
 import pytest
 
-from faos_core.lifecycle import running, undivided
+from faos_core.lifecycle import running, settle_memory, undivided
 
 
 class Recorded:
@@ -104,3 +105,15 @@ async def test_failure_of_cancelled_work_is_logged(caplog: pytest.LogCaptureFixt
             await waiter
 
     assert [record.getMessage() for record in caplog.records] == ["undivided.failed_when_cancelled"]
+
+
+def test_settled_memory_is_not_looked_at_again() -> None:
+    """A control plane that stops for 0.1 s now and then keeps a thousand nodes waiting; a node, every run."""
+    thresholds = gc.get_threshold()
+    try:
+        settle_memory()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > thresholds[0]
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
