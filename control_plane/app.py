@@ -19,18 +19,22 @@ from control_plane.db.schema import migrate_schema
 from control_plane.fleet.changes import ChangeFeed
 from control_plane.fleet.events import EventLog
 from control_plane.fleet.frame_record import open_recorder
-from control_plane.fleet.service import FleetService
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
 from control_plane.identity.standing import NodeStandings
 from control_plane.settings import ENDPOINTS_FILE, ControlPlaneSettings
+from control_plane.telemetry.calls import CallObserver
+from control_plane.telemetry.fleet import ObservedFleet
+from control_plane.telemetry.service import Metering, make_telemetry
 from control_plane.tenants.service import TenantService
 from faos_core import names
 from faos_core.address import local_address
 from faos_core.clock import Clock, SystemClock
 from faos_core.disk import Disk
 from faos_core.lifecycle import running, settle_memory, until_signal
+from faos_core.meters import Meters
 from faos_core.store import Store
+from faos_core.tracing import OFF
 from tunnel.identity import fingerprint_words
 from tunnel.server import TunnelServer
 
@@ -70,7 +74,11 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
         with open_recorder(settings.received_frames_file) as recorder:
             config = ConfigService(store, settings.data_dir / "keys", clock)
             trust = TrustService(store, settings.data_dir / "keys", clock, config.tell)
-            fleet = FleetService(store, config, clock)
+            meters = Meters()
+            telemetry = make_telemetry(settings.telemetry, settings.data_dir, meters, clock)
+            fleet = ObservedFleet(store, config, clock, tracer=telemetry or OFF)
+            calls = CallObserver(telemetry or OFF)
+            meters.add([*fleet.instruments(), calls.duration, *store.meter.instruments()])
             tokens = JoinTokens(store, authority, stamped(clock), clock, settings.public_addresses)
             standings = NodeStandings(store, authority, stamped(clock))
             credentials = authority.server_credentials(settings.public_addresses)
@@ -97,10 +105,12 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 audit=AuditService(store, clock),
                 sessions=tunnel,
                 fingerprint_words=partial(fingerprint_words, authority.der),
+                metering=Metering(meters, fleet),
+                observer=calls,
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
             changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
-            async with running([tunnel, changes, admin]):
+            async with running([*([telemetry] if telemetry else []), tunnel, changes, admin]):
                 tokens.addresses = settings.public_addresses or [
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]

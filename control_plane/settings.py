@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from control_plane.telemetry.settings import TelemetrySettings
 from faos_core.address import parse_address
 from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import load_toml
@@ -33,6 +34,7 @@ class ControlPlaneSettings:
     received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
         for name in ("tunnel_listen", "admin_listen"):

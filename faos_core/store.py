@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from faos_core.errors import FaosError, InternalError, SetupError, UnavailableError
 from faos_core.store_dialect import KEEP, MARK, SERIAL, UNDO, Dialect, Failure
 from faos_core.store_errors import CLOSED, TRANSACTION_ENDED, UNCONFIRMED, URL_MALFORMED, URL_UNSUPPORTED
+from faos_core.store_meter import StoreMeter
 from faos_core.store_sqlite import SQLiteDialect
 
 T = TypeVar("T")
@@ -116,6 +117,7 @@ class Store:
         self._idle.set()
         self._write_slots = asyncio.Semaphore(WAITING_WRITES)
         self._read_slots = asyncio.Semaphore(WAITING_READS)
+        self.meter = StoreMeter()
 
     async def __aenter__(self) -> "Store":
         """Open. Raises SetupError, UnavailableError or IntegrityError as the registry's store codes say."""
@@ -252,7 +254,9 @@ class Store:
         After a lost connection all are tried once more; after a conflict each alone, where no neighbour's locks are
         in the way.
         """
+        began_s = time.perf_counter()
         outcomes, cause = self._attempt(batch)
+        self.meter.committed(len(batch), time.perf_counter() - began_s)
         if cause and self._dialect.failure(cause) is Failure.CONNECTION_LOST:
             outcomes, cause = self._attempt(batch)
         if cause and self._dialect.failure(cause) is Failure.CONFLICT:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from control_plane.api.errors import PERMISSION_DENIED, REQUEST_UNPARSABLE, RPC_UNGUARDED, TOKEN_MISSING
 from control_plane.api.interfaces import Authenticator, Caller, CarriesViolations, Violation
 from control_plane.api.permissions import declared_permissions, is_mutation, is_public
+from control_plane.telemetry.calls import CallObserver
 from faos.admin.v1 import admin_pb2 as admin
 from faos_core import names
 from faos_core.errors import DeniedError, FaosError, InternalError, InvalidError, UnauthenticatedError
@@ -75,9 +76,14 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
     """Guards every RPC of a server. Stateless between calls."""
 
     def __init__(
-        self, authenticator: Authenticator, audit: AuditLog, permissions: Mapping[str, str] | None = None
+        self,
+        authenticator: Authenticator,
+        audit: AuditLog,
+        permissions: Mapping[str, str] | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """permissions: "/package.Service/Method" → permission; None means as declared in the proto."""
+        self._observer = observer or CallObserver()
         self._authenticator = authenticator
         self._audit = audit
         self._permissions = declared_permissions() if permissions is None else permissions
@@ -97,7 +103,7 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
         except FaosError as error:
             actor = str(error.fields.get("subject", ANONYMOUS))
             return self._refusing(handler, Call(actor, method.lstrip("/"), is_mutation(permission)), error)
-        return self._serving(handler, method, permission, caller)
+        return self._serving(handler, handler_call_details, permission, caller)
 
     async def _authorise(self, method: str, permission: str, metadata: Any) -> Caller:
         """Raises UnauthenticatedError, DeniedError."""
@@ -116,7 +122,8 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
 
         return _same_shape(handler)(refuse)
 
-    def _serving(self, handler: Handler, method: str, permission: str, caller: Caller) -> Handler:
+    def _serving(self, handler: Handler, details: grpc.HandlerCallDetails, permission: str, caller: Caller) -> Handler:
+        method = details.method
         if handler.request_streaming or (handler.response_streaming and is_mutation(permission)):
             # The admin API has no such RPC; one that appears must be guarded, and recorded, here.
             error = DeniedError(RPC_UNGUARDED, method=method, subject=caller.subject)
@@ -141,7 +148,10 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
                 log.error("call.crashed", extra={names.ERROR: type(error).__name__}, exc_info=error)
                 await self._end(context, call_of(request, method, permission, caller), InternalError(INTERNAL))
 
-        return _same_shape(handler)(serve, None, handler.response_serializer)
+        if handler.response_streaming:  # a watch lasts as long as somebody watches: not observed
+            return _same_shape(handler)(serve, None, handler.response_serializer)
+        observed = self._observer.observed(method, details.invocation_metadata, serve)
+        return _same_shape(handler)(observed, None, handler.response_serializer)
 
     async def _end(self, context: Context, call: Call, error: FaosError) -> None:
         """Record what did not happen, then end the call with the error's status. Always raises."""

@@ -281,5 +281,31 @@ class Sessions(Protocol):
         """Whether a session of the node is open and its heartbeats arrive."""
 
 
+class Push(Protocol):
+    """An offer to a node, and what became of it."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def state(self) -> int:
+        """A number of faos.tunnel.v1.ApplyState: as the node last reported it."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """None: under way."""
+
+
+class Metering(Protocol):
+    """What this process counts and measures."""
+
+    def text(self) -> str:
+        """In Prometheus' text format."""
+
+    def sessions(self) -> int: ...
+
+    def pushes(self) -> Mapping[NodeIdentity, Push]:
+        """The latest push to each node that this process knows of."""
+
+
 FingerprintWords = Callable[[bytes], Sequence[str]]
 """The words that a node's own side shows, from the SHA-256 of its public key (SubjectPublicKeyInfo, DER)."""

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from control_plane.api.interfaces import Change, DetailedChange, FieldChange, JoinToken, Revision, StoredResource
+from control_plane.api.interfaces import (
+    Change,
+    DetailedChange,
+    FieldChange,
+    JoinToken,
+    Push,
+    Revision,
+    StoredResource,
+)
 from control_plane.api.nack_texts import explanation_of
 from control_plane.api.node_queries import ConfigFacts, EventFacts, NackFacts, NodeFacts, RevisionStatus
 from control_plane.audit.models import AuditRecord
@@ -11,6 +19,7 @@ from control_plane.tenants.models import Site, Tenant
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import Kind
 from faos.tunnel.v1.tunnel_pb2 import ApplyState, NackCode
+from faos_core.ids import NodeIdentity
 from faos_core.kinds import BY_KIND, field_path_names
 from faos_core.timestamps import timestamp
 
@@ -160,6 +169,16 @@ def revision_message(revision: Revision) -> admin.Revision:
         changes=map(change_message, revision.changes),
         reason=revision.reason,
         rollback_of=revision.rollback_of,
+    )
+
+
+def push_message(identity: NodeIdentity, push: Push) -> admin.NodePush:
+    return admin.NodePush(
+        tenant=identity.tenant,
+        node=identity.node,
+        revision=push.revision,
+        duration_ms=None if push.duration_s is None else round(push.duration_s * 1000),
+        state=ApplyState.ValueType(push.state),
     )
 
 

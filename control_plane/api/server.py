@@ -14,13 +14,22 @@ from control_plane.api.interfaces import (
     ConfigService,
     FingerprintWords,
     JoinTokens,
+    Metering,
     Sessions,
     Standings,
     TrustService,
 )
 from control_plane.api.node_queries import NodeQueries
-from control_plane.api.servicers import AuditServicer, NodeServicer, ResourceServicer, TenantServicer, TrustServicer
+from control_plane.api.servicers import (
+    AuditServicer,
+    NodeServicer,
+    ResourceServicer,
+    TelemetryServicer,
+    TenantServicer,
+    TrustServicer,
+)
 from control_plane.audit.service import AuditService
+from control_plane.telemetry.calls import CallObserver
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
@@ -48,6 +57,8 @@ class AdminServices:
     audit: AuditService
     sessions: Sessions
     fingerprint_words: FingerprintWords
+    metering: Metering
+    observer: CallObserver
 
 
 class AdminServer:
@@ -63,7 +74,7 @@ class AdminServer:
         self.port = 0
         self._listen = listen
         self._credentials = credentials
-        self._interceptor = AdminInterceptor(authenticator, services.audit)
+        self._interceptor = AdminInterceptor(authenticator, services.audit, observer=services.observer)
         self._services = services
         self._health = health.aio.HealthServicer()
 
@@ -91,6 +102,7 @@ class AdminServer:
         admin_grpc.add_ResourceServiceServicer_to_server(ResourceServicer(services.config, services.nodes), server)
         admin_grpc.add_TrustServiceServicer_to_server(TrustServicer(services.trust), server)
         admin_grpc.add_AuditServiceServicer_to_server(AuditServicer(services.audit), server)
+        admin_grpc.add_TelemetryServiceServicer_to_server(TelemetryServicer(services.metering), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in served_names():
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)

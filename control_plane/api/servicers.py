@@ -12,6 +12,7 @@ from control_plane.api.interfaces import (
     ConfigService,
     FingerprintWords,
     JoinTokens,
+    Metering,
     Sessions,
     Standings,
     TrustService,
@@ -252,6 +253,19 @@ class TrustServicer(admin_grpc.TrustServiceServicer):
             request.tenant, request.root, signed_targets=request.signed_targets, actor=current_caller().subject
         )
         return admin.RotateRootResponse(root_version=rotated.root_version, revision=rotated.revision)
+
+
+class TelemetryServicer(admin_grpc.TelemetryServiceServicer):
+    def __init__(self, metering: Metering) -> None:
+        self._metering = metering
+
+    async def GetMetrics(self, request: admin.GetMetricsRequest, context: Context) -> admin.GetMetricsResponse:
+        metering = self._metering
+        return admin.GetMetricsResponse(
+            text=metering.text(),
+            sessions=metering.sessions(),
+            pushes=[messages.push_message(identity, push) for identity, push in metering.pushes().items()],
+        )
 
 
 class AuditServicer(admin_grpc.AuditServiceServicer):

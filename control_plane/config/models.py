@@ -91,3 +91,4 @@ class Revision:
     changes: Sequence[Change] = field(default_factory=tuple)  # against the revision before
     reason: str = ""  # what the author said
     rollback_of: int = 0  # whose content it brought back; 0: none's
+    traceparent: str = ""  # W3C trace context of the change; empty: none

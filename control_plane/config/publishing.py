@@ -49,6 +49,7 @@ class Author:
     name: str
     at: datetime
     reason: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,8 @@ class Publication:
         )
         changes = [change for change in plan.changes if change.change != UNCHANGED]
         digest, of = sha256(manifest).digest(), plan.rollback_of
-        revision = Revision(
-            tenant, number, author.at, author.name, digest, changes, reason=author.reason, rollback_of=of
-        )
+        more = {"reason": author.reason, "traceparent": author.traceparent}
+        revision = Revision(tenant, number, author.at, author.name, digest, changes, rollback_of=of, **more)
         store_revision(
             connection,
             revision,

@@ -131,6 +131,7 @@ def store_revision(
         connection.execute(resources.delete().where(_here(tenant, key)))
     row = {"number": number, "created_at": revision.created_at, "author": revision.author[:255]}
     row |= {"reason": revision.reason or None, "rollback_of": revision.rollback_of or None}
+    row |= {"traceparent": revision.traceparent or None}
     digest = revision.manifest_sha256
     connection.execute(revisions.insert().values(tenant=tenant, manifest=manifest, manifest_sha256=digest, **row))
     of_revision = {"tenant": tenant, "revision": number}

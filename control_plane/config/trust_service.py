@@ -46,7 +46,7 @@ class TrustService:
     """Safe for concurrent use, by several control planes over one database and one key folder too."""
 
     def __init__(self, store: Store, keys_dir: Path, clock: Clock, tell: Tell) -> None:
-        """keys_dir: one folder of signing keys per tenant. tell: awaited with the tenant whose offers are others now."""
+        """keys_dir: one folder of signing keys per tenant. tell: awaited with a tenant whose offers changed."""
         self._store = store
         self._publication = Publication(keys_dir)
         self._keys_dir = keys_dir

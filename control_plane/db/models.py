@@ -218,6 +218,7 @@ revisions = Table(
     Column("manifest_sha256", LargeBinary, nullable=False),
     Column("reason", String(1000)),  # what the author said; null: nothing
     Column("rollback_of", BigInteger),  # revision whose content this brought back; null: none
+    Column("traceparent", String(55)),  # W3C trace context of the change; null: none
     ForeignKeyConstraint(["tenant"], ["tenants.name"]),
 )
 

@@ -18,6 +18,7 @@ class OfferMaterial:
     manifest: Manifest
     metadata: TufMetadata
     blobs: Mapping[bytes, bytes]  # by SHA-256
+    traceparent: str = ""  # of the change that made it; empty: none
 
 
 class Desired(Protocol):

@@ -33,7 +33,10 @@ class Offers:
         self._labels = sorted({key for entry in manifest.entries for key in entry.sites.match_labels})
         self._selections: dict[tuple[str | None, ...], Selection] = {}
         self._common = tunnel.ConfigOffer(
-            revision=material.revision, metadata=material.metadata, manifest=material.manifest_bytes
+            revision=material.revision,
+            metadata=material.metadata,
+            manifest=material.manifest_bytes,
+            traceparent=material.traceparent,
         ).SerializeToString()
         self._encoded: dict[tuple[frozenset[bytes], frozenset[bytes]], EncodedOffer] = {}
         self._kept_bytes = 0
