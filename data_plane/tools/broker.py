@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Self
 
 from data_plane.ceiling.models import Ceiling, Endpoint
 from data_plane.egress.doors import MCP_HTTP
-from data_plane.tools import errors, sandbox
+from data_plane.tools import errors, lives, sandbox
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult, ToolState
-from data_plane.tools.mcp_connection import Carrier
-from data_plane.tools.mcp_stdio import StdioCarrier
+from data_plane.tools.lives import MakeLife
 from data_plane.tools.pins import Pins, VolatilePins
 from data_plane.tools.policy import Effect, Verdict, judge
 from data_plane.tools.supervised import FREE_WITHIN_S, START_TIMEOUT_S, ServerSettings, SupervisedServer
@@ -156,29 +155,27 @@ class ToolServers:
         return self._servers[name]
 
     async def _made(self, name: str, spec: ToolServer) -> SupervisedServer:
-        make_carrier = self._to_endpoint(name, spec) if spec.endpoint else await self._to_program(name, spec)
+        make_life = self._to_endpoint(name, spec) if spec.endpoint else await self._to_program(name, spec)
         limits, timeout_s = self._ceiling.limits, self._start_timeout_s
-        settings = ServerSettings(name, spec, make_carrier, limits, timeout_s, self._free_within_s)
+        settings = ServerSettings(name, spec, make_life, limits, timeout_s, self._free_within_s)
         pins = await self._pins.of(settings.source)
         return SupervisedServer(settings, pins, clock=self._clock, jitter=self._jitter)
 
-    async def _to_program(self, name: str, spec: ToolServer) -> Callable[[], Carrier]:
+    async def _to_program(self, name: str, spec: ToolServer) -> MakeLife:
         program = self._ceiling.programs.get(spec.program)
         if program is None:
             cause = StartCause.NOT_IN_CEILING
             raise ToolServerError(errors.PROGRAM_UNKNOWN, cause, server=name, program=spec.program)
         launch = sandbox.launch(program, await self._available_isolation(name))
-        return partial(StdioCarrier, name, launch, result_bytes=self._ceiling.limits.tool_result_bytes)
+        return lives.of_program(name, launch, result_bytes=self._ceiling.limits.tool_result_bytes)
 
-    def _to_endpoint(self, name: str, spec: ToolServer) -> Callable[[], Carrier]:
-        from data_plane.tools.mcp_http import HttpCarrier  # a site without endpoints need not pay for it at its start
-
+    def _to_endpoint(self, name: str, spec: ToolServer) -> MakeLife:
         endpoint = self._ceiling.endpoints.get(spec.endpoint)
         if endpoint is None or self._open_door is None:
             cause = StartCause.NOT_IN_CEILING
             raise ToolServerError(errors.ENDPOINT_UNKNOWN, cause, server=name, endpoint=spec.endpoint)
         open_door = partial(self._open_door, MCP_HTTP.name, endpoint)
-        return partial(HttpCarrier, name, open_door, result_bytes=self._ceiling.limits.tool_result_bytes)
+        return lives.of_endpoint(name, open_door, result_bytes=self._ceiling.limits.tool_result_bytes)
 
     async def _available_isolation(self, server: str) -> sandbox.Isolation:
         """Found out once, when the first server needs it: a node without tools needs no sandbox."""

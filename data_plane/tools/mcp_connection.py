@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from enum import StrEnum
 from typing import Any, Protocol, cast
 
 import anyio
@@ -20,26 +19,17 @@ from mcp.client import Transport
 from pydantic import ValidationError
 
 from data_plane.tools.interfaces import ToolDefinition, ToolResult
+from data_plane.tools.lives import ConnectionLostError, Fault
 from faos_core.json_schema import BadSchemaError, canonical, first_violation
 
+SILENT = logging.CRITICAL + 1
 for library_logger in ("mcp", "client"):  # they log what servers send
-    logging.getLogger(library_logger).propagate = False
-    logging.getLogger(library_logger).addHandler(logging.NullHandler())
+    logging.getLogger(library_logger).setLevel(SILENT)
 
 IDEMPOTENCY_KEY = "faos/idempotencyKey"
 LIST_PAGES = 100
 PINNED_FIELDS = {"name", "title", "description", "input_schema", "output_schema", "annotations"}
 CLOSED = (anyio.BrokenResourceError, anyio.ClosedResourceError)  # what the library raises when it closes in a hurry
-
-
-class Fault(StrEnum):
-    """Why a life ended."""
-
-    DIED = "died"
-    HUNG = "hung"
-    GARBAGE = "garbage"
-    NOT_STARTED = "not_started"
-    STOPPED = "stopped"  # by us
 
 
 Fail = Callable[[Fault], None]
@@ -64,12 +54,8 @@ class Carrier(Protocol):
         """Of the server's process; None without one."""
 
 
-class ConnectionLostError(Exception):
-    """The life ended before the call was answered."""
-
-
 class McpConnection:
-    """One life of one server: `live` once, `call` while `definitions` are there, `fail` from anywhere."""
+    """Implements Life."""
 
     def __init__(self, server: str, carrier: Carrier, *, result_bytes: int, on_over: Callable[[], None]) -> None:
         """on_over: called once, when this life is over and before any call hears of it."""
@@ -96,10 +82,6 @@ class McpConnection:
         return self._carrier.is_ours
 
     async def live(self, on_ready: Callable[[], None], *, start_timeout_s: float) -> Fault:
-        """Begin, shake hands, list tools, call `on_ready`, and return what ended it.
-
-        Cancelling ends it within 6 s.
-        """
         watchdog = asyncio.get_running_loop().call_later(start_timeout_s, self.fail, Fault.HUNG)
 
         def ready() -> None:
@@ -117,18 +99,15 @@ class McpConnection:
         return self.fault or Fault.DIED
 
     def fail(self, fault: Fault) -> None:
-        """End this life for this reason; the first reason stands."""
         self._end(fault)
         self._carrier.cut()
 
     def stop(self) -> None:
-        """End this life politely: the server may finish what it does within a second."""
         self._end(Fault.STOPPED)
         if self._client is None:
             self._carrier.cut()  # in the middle of the handshake there is nothing to be polite about
 
     async def call(self, tool: str, arguments: Mapping[str, Any], *, idempotency_key: str) -> ToolResult:
-        """Raises ConnectionLostError; `fault` says why. Calls may overlap. Cancelling tells the server."""
         if self._client is None or self._over.is_set():
             raise ConnectionLostError
         try:
@@ -151,8 +130,6 @@ class McpConnection:
         return bounded(text, structured, is_error=bool(result.is_error), limit_bytes=self._result_bytes)
 
     def prove_free(self, within_s: float) -> None:
-        """A call was abandoned, and the server told. A process of ours that answers nothing for so long is still busy
-        with what nobody waits for: it is ended."""
         if self.is_ours and self._client is not None and not self._over.is_set():
             proof = self._group.create_task(self._prove_free(self._client, within_s), name=f"{self._server}.proof")
             self._proofs.add(proof)
@@ -160,7 +137,6 @@ class McpConnection:
             proof.add_done_callback(self._proved)
 
     async def free(self) -> None:
-        """Return when nothing is left to prove, or this life is over: a call that is made before may wait in vain."""
         await self._free.wait()
 
     async def _prove_free(self, client: mcp.Client, within_s: float) -> None:

@@ -22,7 +22,8 @@ from mcp.client.streamable_http import streamable_http_client
 from data_plane.ceiling.models import DoorCeiling
 from data_plane.egress.http_door import HttpDoor
 from data_plane.egress.httpx2_transport import DoorTransport, TooLongError
-from data_plane.tools.mcp_connection import Fail, Fault, message_limit
+from data_plane.tools.lives import Fault
+from data_plane.tools.mcp_connection import Fail, message_limit
 from faos_core import names
 from faos_core.errors import FaosError
 

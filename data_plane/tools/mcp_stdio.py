@@ -11,7 +11,8 @@ from mcp.client import Transport
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
-from data_plane.tools.mcp_connection import Fail, Fault, message_limit
+from data_plane.tools.lives import Fault
+from data_plane.tools.mcp_connection import Fail, message_limit
 from data_plane.tools.process import LineTooLongError, ServerProcess, running
 from data_plane.tools.sandbox import Launch
 

@@ -9,7 +9,7 @@ from data_plane.ceiling.models import Limits
 from data_plane.tools import errors
 from data_plane.tools.errors import StartCause, ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolDefinition, ToolResult
-from data_plane.tools.mcp_connection import Carrier, ConnectionLostError, Fault, McpConnection
+from data_plane.tools.lives import ConnectionLostError, Fault, Life, MakeLife
 from faos.resource.v1.resource_pb2 import ToolServer
 from faos_core import names
 from faos_core.clock import Clock
@@ -38,7 +38,7 @@ class ServerSettings:
 
     name: str
     spec: ToolServer
-    make_carrier: Callable[[], Carrier]  # one for each life
+    make_life: MakeLife
     limits: Limits
     start_timeout_s: float = START_TIMEOUT_S
     free_within_s: float = FREE_WITHIN_S
@@ -67,7 +67,7 @@ class SupervisedServer:
         self.settings = settings
         self._clock = clock
         self._jitter = jitter
-        self._life: McpConnection | None = None  # the one that is starting or running
+        self._life: Life | None = None  # the one that is starting or running
         self._up = asyncio.Event()
         self._first = asyncio.Event()  # the first life is up, or over
         self._came_up = False
@@ -177,7 +177,7 @@ class SupervisedServer:
             if watchdog:
                 watchdog.cancel()
 
-    def _abandoned(self, life: McpConnection, deadline_s: float) -> None:
+    def _abandoned(self, life: Life, deadline_s: float) -> None:
         """The server was told. Whether it stopped, its next answer shows; while others use it, it has until the call's
         own deadline for that."""
         left_s = deadline_s - asyncio.get_running_loop().time()
@@ -188,21 +188,21 @@ class SupervisedServer:
         timeout_s = self.settings.call_timeout_s
         return DeadlineError(errors.SERVER_HUNG, server=self.settings.name, timeout_s=timeout_s)
 
-    def _lost(self, life: McpConnection, deadline_s: float) -> RetryError:
+    def _lost(self, life: Life, deadline_s: float) -> RetryError:
         """A call whose own time was up names the hang; the others that died with the server name the death."""
         name = self.settings.name
         if life.fault is Fault.HUNG and asyncio.get_running_loop().time() >= deadline_s:
             return self._late()
         return UnavailableError(LOST.get(life.fault or Fault.DIED, errors.SERVER_DIED), server=name)
 
-    async def _running_life(self, deadline_s: float) -> McpConnection:
+    async def _running_life(self, deadline_s: float) -> Life:
         try:
             async with asyncio.timeout_at(deadline_s):
                 return await self._free_life()
         except TimeoutError as error:
             raise UnavailableError(errors.SERVER_RESTARTING, server=self.settings.name) from error
 
-    async def _free_life(self) -> McpConnection:
+    async def _free_life(self) -> Life:
         while True:
             await self._up.wait()
             assert self._life
@@ -213,9 +213,10 @@ class SupervisedServer:
 
     async def _one_life(self) -> Fault:
         settings = self.settings
-        result_bytes, carrier = settings.limits.tool_result_bytes, settings.make_carrier()
-        self._life = McpConnection(settings.name, carrier, result_bytes=result_bytes, on_over=self._up.clear)
         try:
+            self._life = await settings.make_life(self._up.clear)
+            if self._stopping.is_set():
+                return Fault.STOPPED
             return await self._life.live(self._on_ready, start_timeout_s=settings.start_timeout_s)
         except Exception:  # the supervisor of this server; the log names types and places, not what was said
             log.exception("tool_server.defect", extra={names.TOOL_SERVER: settings.name})
