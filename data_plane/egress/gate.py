@@ -1,6 +1,5 @@
 """The gate: the only way to bytes that may be sent. DESIGN section 6."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 from google.protobuf.descriptor import Descriptor
@@ -85,7 +84,7 @@ class Inspection:
         self._door = door
         self._ceiling = ceiling
         self._highest = ORDER.index(ceiling) + 1
-        self.counts: Counter[int] = Counter()
+        self.counts: dict[int, int] = {}
 
     def walk(self, message: Message, prefix: str) -> None:
         rules = self._gate.rules_of(message.DESCRIPTOR)  # type: ignore[arg-type]  # its C twin, same attributes
@@ -108,12 +107,15 @@ class Inspection:
             raise DeniedError(ABOVE_CEILING, message=self._message, field=path, door=self._door, **names)
         if rule.data_class == IDENTIFIER and not all(map(self._gate.knows, rule.texts(value))):
             raise DeniedError(IDENTIFIER_UNKNOWN, message=self._message, field=path, door=self._door)
-        self.counts[rule.data_class] += 1
+        self.counts[rule.data_class] = self.counts.get(rule.data_class, 0) + 1
 
     def _denied(self, path: str) -> DeniedError:
         return DeniedError(FIELD_UNCLASSIFIED, message=self._message, field=path, door=self._door)
 
 
+CLASS_NAMES: dict[int, str] = {number: name.removeprefix("DATA_CLASS_") for name, number in options.DataClass.items()}
+
+
 def class_name(number: int) -> str:
     """OPERATIONAL, IDENTIFIER or CUSTOMER."""
-    return options.DataClass.Name(options.DataClass.ValueType(number)).removeprefix("DATA_CLASS_")
+    return CLASS_NAMES[number]

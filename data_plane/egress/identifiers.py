@@ -22,8 +22,9 @@ class KnownIdentifiers:
 
     def allow(self, *values: str | bytes) -> None:
         for value in values:
-            self._recent[digest(value)] = None
-            self._recent.move_to_end(digest(value))
+            key = digest(value)
+            self._recent[key] = None
+            self._recent.move_to_end(key)
         while len(self._recent) > self._capacity:
             self._recent.popitem(last=False)
 

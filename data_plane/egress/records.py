@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,8 +29,6 @@ CRC = struct.Struct(">I")
 SEGMENT_HEADER_BYTES = SEGMENT_START.size + CRC.size
 LENGTHS = struct.Struct(">II")
 FRAME_BYTES = LENGTHS.size + CRC.size
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class TornTailError(Exception):
@@ -75,19 +74,16 @@ def segment_header(first_index: int) -> bytes:
 
 
 def header_of(leaf: Leaf) -> bytes:
-    """Canonical JSON of everything but the body: the bytes that the tree is over."""
-    fields = {
-        "at": leaf.at.isoformat(timespec="microseconds"),
-        "body_sha256": leaf.body_sha256.hex(),
-        "destination": leaf.destination,
-        "door": leaf.door,
-        "fields_by_class": leaf.fields_by_class,
-        "index": leaf.index,
-        "message": leaf.message,
-        "method": leaf.method,
-        "size_bytes": leaf.size_bytes,
-    }
-    return _encode(fields).encode()
+    """Canonical JSON of everything but the body: the bytes that the tree is over. Put together here, because the
+    library takes five times as long, and this is half of what an append costs. Raises TypeError for a leaf that was
+    read with values of other types."""
+    classes = ",".join([f"{quoted(name)}:{count:d}" for name, count in sorted(leaf.fields_by_class.items())])
+    return (
+        f'{{"at":"{leaf.at.isoformat(timespec="microseconds")}","body_sha256":"{leaf.body_sha256.hex()}",'
+        f'"destination":{quoted(leaf.destination)},"door":{quoted(leaf.door)},"fields_by_class":{{{classes}}},'
+        f'"index":{leaf.index:d},"message":{quoted(leaf.message)},"method":{quoted(leaf.method)},'
+        f'"size_bytes":{leaf.size_bytes:d}}}'
+    ).encode()
 
 
 def frame(header: bytes, body: bytes) -> bytes:
@@ -103,11 +99,12 @@ def leaf_of(record: Record) -> Leaf:
     """The record's meaning. Raises IntegrityError when header and body do not hold together."""
     try:
         leaf = parse_header(json.loads(record.header), record.body)
+        is_canonical = header_of(leaf) == record.header
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(record.segment, record.index, "its header cannot be read") from error
     if leaf.index != record.index:
         raise damaged(record.segment, record.index, f"record {leaf.index} stands in its place")
-    if header_of(leaf) != record.header:
+    if not is_canonical:
         raise damaged(record.segment, record.index, "its header is not canonical")
     if leaf.body is not None and (len(leaf.body) != leaf.size_bytes or sha256(leaf.body).digest() != leaf.body_sha256):
         raise damaged(record.segment, record.index, "its body is not the one that its header names")

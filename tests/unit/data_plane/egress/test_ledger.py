@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from data_plane.egress import ledger_verifier, records
 from data_plane.egress.head_file import read_head
+from data_plane.egress.interfaces import Leaf
 from data_plane.egress.ledger import Entry, Ledger, open_ledger
 from data_plane.egress.reader import read_leaves, summarise
 from faos_core.errors import ConflictError, IntegrityError, StopError
@@ -51,6 +52,34 @@ async def fill(folder: Path, count: int = RECORDS, *, segment_bytes: int = SMALL
     async with open_ledger(folder, segment_bytes=segment_bytes) as ledger:
         for number in range(count):
             await ledger.append(entry(number))
+
+
+@given(
+    st.text(),
+    st.text(),
+    st.dictionaries(st.text(), st.integers(0, 2**40)),
+    st.integers(0, 2**63),
+    st.binary(min_size=32, max_size=32),
+    st.datetimes(timezones=st.just(UTC)),
+)
+def test_header_is_canonical_json(
+    destination: str, method: str, counts: dict[str, int], number: int, digest: bytes, at: datetime
+) -> None:
+    """The tree is over these bytes, and every verifier there will ever be must make the same of the same leaf."""
+    leaf = Leaf(number, at, "tunnel", destination, method, "m", number, counts, digest, None)
+    fields = {
+        "at": at.isoformat(timespec="microseconds"),
+        "body_sha256": digest.hex(),
+        "destination": destination,
+        "door": "tunnel",
+        "fields_by_class": counts,
+        "index": number,
+        "message": "m",
+        "method": method,
+        "size_bytes": number,
+    }
+
+    assert records.header_of(leaf) == json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 async def reopen(folder: Path) -> int:
