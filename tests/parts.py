@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests.servers import mcp_over_http, ollama, postgres, softhsm
+from tests.servers import earlier_version, mcp_over_http, ollama, postgres, softhsm
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("FAOS_ASSETS", ROOT / ".cache" / "models"))
@@ -58,6 +58,7 @@ CHECKS = {
     ),
     "mcp-server-everything": lambda: bool(shutil.which("node")) and mcp_over_http.everything_is_here(),
     "postgres": postgres.is_here,
+    "history": earlier_version.is_here,  # of git, for the version before this one
     "ollama": lambda: ollama.is_here() and has_model(),
     "softhsm": softhsm.is_here,
     "model": has_model,

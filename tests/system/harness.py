@@ -65,6 +65,10 @@ class RunningControlPlane:
         request = admin.ApplyResourcesRequest(tenant=tenant, resources=resources)
         return await self.resources.ApplyResources(request, metadata=self.metadata)
 
+    async def all_nodes(self, tenant: str = TENANT) -> list[Any]:
+        answer = await self.nodes.ListNodes(admin.ListNodesRequest(tenant=tenant), metadata=self.metadata)
+        return list(answer.nodes)
+
     async def node(self, name: str, tenant: str = TENANT) -> Any:
         answer = await self.nodes.GetNode(admin.GetNodeRequest(tenant=tenant, name=name), metadata=self.metadata)
         return answer.node

@@ -1,0 +1,45 @@
+"""The version before this one, from git's history: unpacked into a folder and run in the environment of today."""
+
+import io
+import os
+import subprocess
+import tarfile
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ("control_plane", "data_plane", "faos_core", "installer", "proto", "tunnel")
+UPSTREAM = "origin/main"
+
+
+def git(*arguments: str) -> bytes:
+    """Raises CalledProcessError; FileNotFoundError without git."""
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, timeout=60).stdout
+
+
+@cache
+def commit() -> str | None:
+    """FAOS_EARLIER_COMMIT; or what landed last, where that is known and not this; or the newest commit before this one
+    that changed the product. None where there is no history."""
+    if named := os.environ.get("FAOS_EARLIER_COMMIT"):
+        return named
+    try:
+        here = git("rev-parse", "HEAD").decode().strip()
+        landed = git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{UPSTREAM}").decode().split()
+        before = git("rev-list", "-n", "2", "HEAD", "--", *PRODUCT).decode().split()
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    return next((each for each in [*landed, *before[1:]] if each != here), None)
+
+
+def is_here() -> bool:
+    return commit() is not None
+
+
+def unpack(folder: Path) -> dict[str, str]:
+    """The environment in which `python -m faos_cli` is that version, unpacked into the folder."""
+    archive = git("archive", "--format=tar", str(commit()), "--", *PRODUCT)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder, filter="data")
+    roots = [folder, folder / "proto", folder / "installer"]
+    return {"PYTHONPATH": os.pathsep.join(map(str, roots)), "PYTHONDONTWRITEBYTECODE": "1"}
