@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from cryptography import x509
@@ -108,12 +108,10 @@ class Link:
 
     async def clock(self) -> Finding:
         """Against what the control plane has signed, as far as it can be had now."""
-        made = [each for each in [*await self._server_certificates(), *self._own_certificate()] if each]
-        earliest = max((each.not_valid_before_utc + CLOCK_SKEW - TOLERANCE for each in made), default=None)
-        return machine.clock(self.subject.clock.now(), earliest, await self._latest())
-
-    async def _latest(self) -> datetime | None:
-        return min((each.not_valid_after_utc for each in await self._server_certificates()), default=None)
+        theirs = await self._server_certificates()
+        made = [each.not_valid_before_utc + CLOCK_SKEW - TOLERANCE for each in (*theirs, *self._own_certificate())]
+        latest = min((each.not_valid_after_utc for each in theirs), default=None)
+        return machine.clock(self.subject.clock.now(), max(made, default=None), latest)
 
     async def _server_certificates(self) -> list[x509.Certificate]:
         """Of those who answer now and are by the right CA."""

@@ -107,6 +107,24 @@ async def test_interception_is_named_when_a_node_joins(
     assert not IdentityStore(tmp_path / "node").is_joined()
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 302 Found\r\nLocation: http://portal/\r\n\r\n"])
+async def test_what_is_no_control_plane_at_all_is_said(plane: RunningControlPlane, tmp_path: Path, said: bytes) -> None:
+    """A captive portal and a firewall that hangs up look alike to TLS libraries, and "unreachable" to people."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(said)
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        address = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        with pytest.raises(FaosError) as caught:
+            await join(tmp_path / "node", await string_for(plane, address), Ceiling())
+
+    assert caught.value.code.code == "tls.not_spoken"
+
+
 async def test_the_next_address_is_tried_past_an_inspector(plane: RunningControlPlane, tmp_path: Path) -> None:
     """Control planes have several addresses so that one can fail."""
     inspector = Authority()
