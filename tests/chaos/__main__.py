@@ -3,7 +3,8 @@
 make chaos FAULTS=n SEED=k MINUTES=m   n faults by the schedule of seed k, no more than m minutes
 make chaos SEED=k FIRST=i FAULTS=1     fault number i of that schedule alone
 
-Everything runs in namespaces of an ordinary user; nothing of it is left, but for what a violation leaves to look at.
+Everything runs in namespaces of an ordinary user, processes too: nothing is left of it, however it ends, but what a
+violation leaves to look at.
 """
 
 # ruff: noqa: T201  # a program that people start
@@ -41,7 +42,17 @@ def main() -> int:
         if missing := [part for part in NEEDED if not have(part)]:
             print(f"make chaos needs {', '.join(missing)}: scripts/provision.sh all")
             return 2
-        own = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--kill-child", "--fork"]
+        own = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+        ]
         command = [*own, sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
         os.execvpe(own[0], command, os.environ | {INSIDE: "1"})
     return run(options)
@@ -54,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--bound", type=float, default=90.0, help="seconds to converge after a fault")
+    parser.add_argument("--bound", type=float, default=120.0, help="seconds to converge after a fault")
     parser.add_argument("--kinds", default="", help="names of schedule.Kind, comma-separated; all of them")
     parser.add_argument("--json", type=Path, help="where the result goes")
     return parser.parse_args()
@@ -76,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
     )
     chaos = Chaos(folder, faults, options)
     began_s = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # one of a background job is ignored otherwise
+        signal.signal(number, signal.default_int_handler)
     try:
         asyncio.run(chaos.run())
     except KeyboardInterrupt:

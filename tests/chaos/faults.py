@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from data_plane.egress.service import ledger_folder
-from tests.chaos.fleet import ChaosNode, Fleet, Process
+from tests.chaos.fleet import START_S, ChaosNode, Fleet, Process
 from tests.chaos.schedule import Fault, Kind
 
-REFUSED_WITHIN_S = 60.0
 CLOCK_S = 1.5  # until a program believes its new clock
 
 
@@ -165,7 +164,7 @@ def damage(file: Path, chance: random.Random) -> str:
 async def start_or_refuse(process: Process) -> str:
     """Empty when it started; what it said when it ended by itself. Raises ViolatedError for a hang or a traceback."""
     life = process.launch()
-    give_up_s = time.monotonic() + REFUSED_WITHIN_S
+    give_up_s = time.monotonic() + START_S
     while process.ready not in life.text:
         if life.process.poll() is not None:
             said = await process.ended()

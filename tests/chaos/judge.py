@@ -77,15 +77,22 @@ class Judge:
                 yield wrong
 
     async def _status(self, node: ChaosNode) -> AsyncIterator[str]:
-        """The site's own view agrees, and nothing is left of a fault that is over."""
+        """The site's own view comes to agree, and no alarm is left of a fault that is over."""
+        give_up_s = time.monotonic() + self.bound_s
+        while wrong := await self._wrong_status(node):
+            if time.monotonic() > give_up_s:
+                yield f"node {node.place}, {self.bound_s:.0f} s later: {wrong}"
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _wrong_status(self, node: ChaosNode) -> str:
         try:
             async with local_client(node) as client:
                 status = await client.get_status()
         except FaosError as error:
-            yield f"node {node.place}: its local API does not answer: {error.code.code}"
-            return
-        if not status.connected or status.running_revision != self.load.newest or status.alarms:
-            yield f"node {node.place} says of itself: {status}"
+            return f"its local API does not answer: {error.code.code}"
+        is_well = status.connected and status.running_revision == self.load.newest and not status.alarms
+        return "" if is_well else f"it says of itself: {status}"
 
     def _ledger(self, node: ChaosNode, seen: Any) -> Iterator[str]:
         """It holds, begins with what it was, and with what the control plane witnessed."""

@@ -19,7 +19,7 @@ from tests.system.small_site import agent, allow_all, knowledge_base
 
 AGAIN_S = 0.2
 BETWEEN_RUNS_S = 0.3
-ACKNOWLEDGED_WITHIN_S = 120.0
+ACKNOWLEDGED_WITHIN_S = 150.0
 ENDED_WITHIN_S = 300.0
 
 
