@@ -139,7 +139,9 @@ def main() -> None:
     for r in results:
         print(f"{r.what:<28}{r.writers:>8}{r.writes_per_s:>10,.0f}{r.p50_ms:>9.2f}{r.p99_ms:>9.2f}")
     print(f"fsyncs/s of this disk, one thread: {floor:,.0f}")
-    headlines = [Headline(f"{r.what}, {r.writers} at once", r.writes_per_s, "writes/s") for r in results]
+    headlines = [
+        Headline(f"{r.what}, {r.writers} at once", r.writes_per_s, "1/s", more_is_better=True) for r in results
+    ]
     rows = [asdict(result) for result in results]
     keep("bench_store", headlines, row_bytes=ROW_BYTES, fsyncs_per_s=floor, results=rows)
 

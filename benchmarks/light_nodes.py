@@ -58,7 +58,7 @@ class LightNode:
     async def run(self, turn: asyncio.Semaphore) -> None:
         options = [*CLIENT_OPTIONS, ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.secure_channel(self._fleet.address, self._credentials.for_client(), options) as channel:
-            stream = channel.stream_stream(METHOD)
+            stream: Any = channel.stream_stream(METHOD)
             async with turn:
                 self._call = stream()
                 hello = tunnel.Hello(boot_id=self._name.encode(), epoch=1, protocol=1, kinds=resource.Kind.values())

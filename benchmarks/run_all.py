@@ -1,8 +1,10 @@
 """Every benchmark, one after the other, and one table of what they came to.
 
-    python benchmarks/run_all.py [NAME …]      for example: first_answer ledger
+    python benchmarks/run_all.py [NAME …]      for example: agent_run push
 
-Exit code 1 when one failed or missed what is promised. Figures and machine: benchmarks/results/*.json.
+must: promised. aim: wanted. peer: somebody else's program in the same run; ratio: ours over theirs.
+Exit code 1 when one failed or missed what is promised. Figures and machine: benchmarks/results/*.json, all of them in
+benchmarks/results/all.json. How to read them: docs/dev/benchmarks.md.
 """
 
 import json
@@ -10,11 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, machine
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -25,6 +27,7 @@ class Outcome:
     is_right: bool  # it ran to its end
     took_s: float
     headlines: list[dict[str, Any]]
+    missing: list[str]  # what was not measured, and why
 
 
 def run(program: Path) -> Outcome:
@@ -32,31 +35,57 @@ def run(program: Path) -> Outcome:
     began_s = time.monotonic()
     status = subprocess.run([sys.executable, str(program)], cwd=FOLDER.parent).returncode
     file = RESULTS / f"{program.stem}.json"
-    headlines = json.loads(file.read_text()).get("headlines", []) if status == 0 and file.exists() else []
-    return Outcome(program.stem, status == 0, time.monotonic() - began_s, headlines)
+    facts = json.loads(file.read_text()) if status == 0 and file.exists() else {}
+    took_s = round(time.monotonic() - began_s, 1)
+    return Outcome(program.stem, status == 0, took_s, facts.get("headlines", []), facts.get("missing", []))
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
-    print(f"\n{'benchmark':<22}{'took':>7}  {'figure':<40}{'value':>12}  promised")
+    columns = "".join(f"{title:>12}" for title in ("measured", "must", "aim", "peer", "ratio"))
+    print(f"\n{'benchmark':<20}{'took':>7}  {'figure':<46}{columns}")
     for outcome in outcomes:
-        took = f"{outcome.took_s:.0f} s"
+        first = f"{outcome.name:<20}{outcome.took_s:>5.0f} s"
         if not outcome.headlines:
-            print(f"{outcome.name:<22}{took:>7}  {'see above' if outcome.is_right else 'FAILED'}")
-        for index, figure in enumerate(outcome.headlines):
-            first = f"{outcome.name:<22}{took:>7}" if index == 0 else " " * 29
-            print(f"{first}  {figure['what']:<40}{figure['value']:>12,.2f}  {promise(figure)}")
+            print(f"{first}  {'see above' if outcome.is_right else 'FAILED'}")
+        for figure in outcome.headlines:
+            print(f"{first}  {line_of(figure)}")
+            first = " " * 27
+        for reason in outcome.missing:
+            print(f"{first}  not measured: {reason}")
 
 
-def promise(figure: dict[str, Any]) -> str:
-    if figure["target"] is None:
-        return str(figure["unit"])
-    return f"{figure['unit']}, at most {figure['target']:g}: {'met' if figure['met'] else 'MISSED'}"
+def line_of(figure: dict[str, Any]) -> str:
+    values = "".join(f"{shown(figure[key]):>12}" for key in ("value", "must", "aim", "peer", "ratio"))
+    return f"{figure['what'] + ', ' + figure['unit']:<46}{values}  {verdict(figure)}"
+
+
+def shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def verdict(figure: dict[str, Any]) -> str:
+    if not figure["met"]:
+        return "MISSED"
+    if figure["aim"] is not None:
+        return "aim reached" if figure["aim_reached"] else "met" if figure["must"] is not None else "aim not reached"
+    return "met" if figure["must"] is not None else ""
+
+
+def keep_all(outcomes: Sequence[Outcome]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    facts = {"machine": machine(), "benchmarks": [asdict(outcome) for outcome in outcomes]}
+    (RESULTS / "all.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def main(names: Sequence[str]) -> int:
-    wanted = [FOLDER / f"bench_{name.removeprefix('bench_')}.py" for name in names]
-    outcomes = [run(program) for program in wanted or sorted(FOLDER.glob("bench_*.py"))]
+    """Raises SystemExit for a name that no benchmark has."""
+    found = {program.stem.removeprefix("bench_"): program for program in sorted(FOLDER.glob("bench_*.py"))}
+    wanted = [name.removeprefix("bench_") for name in names] or list(found)
+    if unknown := sorted(set(wanted) - set(found)):
+        raise SystemExit(f"No such benchmark: {', '.join(unknown)}. There are: {', '.join(found)}.")
+    outcomes = [run(found[name]) for name in wanted]
     show(outcomes)
+    keep_all(outcomes)
     all_met = all(figure["met"] for outcome in outcomes for figure in outcome.headlines)
     return 0 if all_met and all(outcome.is_right for outcome in outcomes) else 1
 
