@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
-TICK_S = 0.5
+TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between
 TICKED_AT_ONCE = 256
 TOLD_AT_ONCE = 16  # nodes, before others have their turn: a push to thousands must not hold up everything else
 
@@ -222,7 +222,9 @@ class TunnelServer:
         return await self._renewals.recover(request, peer)
 
     async def _session(self, requests: AsyncIterator[tunnel.NodeFrame], context: Context) -> None:
-        identity, peer = await self._identified(context), peer_of(context)
+        peer = peer_of(context)
+        identity = _node_of(peer)
+        await self._fleet.authorise(identity, peer)
         live = _LiveSession(identity, peer, context, self._fleet, self._clock, self._heartbeat_s, self._welcomed)
         self._sessions.add(live)
         try:
@@ -306,7 +308,7 @@ class TunnelServer:
     async def _tick_all(self, tasks: asyncio.TaskGroup) -> None:
         """Sessions that have nothing to do, almost all of them, cost no task."""
         while True:
-            await self._clock.sleep(TICK_S)
+            await self._clock.sleep(min(max(TICK_S, self._heartbeat_s / 8), MOST_TICK_S))
             for number, live in enumerate(list(self._sessions), start=1):
                 if effects := live.due():
                     tasks.create_task(live.surely(live.perform(effects)))
