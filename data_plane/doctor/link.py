@@ -62,12 +62,14 @@ class Link:
         proxy = await self._proxy()
         if proxy is None:
             return skipped("none is set; the node goes straight to the control plane")
+        if not self.subject.addresses:
+            return skipped("there is no control plane yet to which it should let this node through")
         for address in self.subject.addresses:
             await self._reach(place_of(address), proxy)
         file = self.subject.network.proxy_credentials_file
         if file and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             return failed(SetupError(CREDENTIALS_OPEN, file=file), Verdict.WARN)
-        return passed(f"{proxy.address} lets this node through to {listed(self.subject.addresses) or 'nobody yet'}")
+        return passed(f"{proxy.address} lets this node through to {listed(self.subject.addresses)}")
 
     async def dns(self, address: str) -> Finding:
         place, proxy = place_of(address), await self._proxy()

@@ -27,6 +27,7 @@ from data_plane.egress.ledger import Entry, Ledger
 from data_plane.egress.pinned_resolver import PinnedResolver
 from data_plane.egress.proxied_connector import ProxiedConnector
 from data_plane.egress.relay import Relay
+from data_plane.egress.tls_probe import look
 from faos_core.address import Address
 from faos_core.clock import Clock
 from faos_core.errors import DeniedError, FaosError, UnavailableError
@@ -168,7 +169,7 @@ class HttpDoor:
                 found = tuple(answer.headers.items())
                 yield HttpAnswer(answer.status, found, answer.content.iter_chunked(CHUNK_BYTES))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failed(error) from error
+            raise await self._failed(error) from error
         except RuntimeError as error:  # the library's word for reading on after the door was closed
             if not self._sessions:
                 raise self._unreachable("the door is closed") from error
@@ -197,10 +198,21 @@ class HttpDoor:
         )
         await self._ledger.append(entry)
 
-    def _failed(self, error: Exception) -> FaosError:
-        """What the proxy said, where there is one and it said anything."""
-        said = self._relay.failure(self._address) if self._relay else None
-        return said or self._unreachable(reason_of(error))
+    async def _failed(self, error: Exception) -> FaosError:
+        """What the proxy said, where there is one and it said anything; whose certificate it is that does not hold."""
+        if said := self._relay.failure(self._address) if self._relay else None:
+            return said
+        fault = certificate_fault(error)
+        return self._unreachable(f"{fault}{await self._issuer()}" if fault else type(error).__name__)
+
+    async def _issuer(self) -> str:
+        """For the end of a sentence; empty when nobody answers any more."""
+        proxy = self._relay.proxy if self._relay else None
+        try:
+            seen = await look(self._address, proxy=proxy, server_name=self._address.host)
+        except (FaosError, OSError, TimeoutError):
+            return ""
+        return f"; it is issued by {seen.issuer!r}"
 
     def _unreachable(self, reason: str) -> UnavailableError:
         return UnavailableError(ENDPOINT_UNREACHABLE, endpoint=self.endpoint.name, reason=reason)
@@ -232,8 +244,7 @@ def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> by
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
 
-def reason_of(error: Exception) -> str:
-    """Why a certificate does not hold, or the kind of the error: never words of the endpoint."""
+def certificate_fault(error: Exception) -> str:
+    """Why a certificate does not hold; empty for any other error. Never words of the endpoint."""
     causes = (getattr(error, "certificate_error", None), error.__cause__)  # as the library wraps it, direct or proxied
-    said = (each.verify_message for each in causes if isinstance(each, ssl.SSLCertVerificationError))
-    return next(said, type(error).__name__)
+    return next((each.verify_message for each in causes if isinstance(each, ssl.SSLCertVerificationError)), "")

@@ -28,7 +28,6 @@ from faos_core.address import Address
 from faos_core.errors import FaosError, SetupError, UnavailableError
 
 DEFAULT_PORTS = {"http": 3128, "https": 3129}
-ANSWER_BYTES = 16 * 1024
 TIMEOUT_S = 10.0  # for each of: connection, answer
 SECOND_FAMILY_S = 0.25  # after which the other of IPv4 and IPv6 is tried too (RFC 8305)
 REASONS = {
@@ -71,7 +70,14 @@ def parse_proxy_url(text: str) -> ProxyUrl:
         host = parts.hostname or ""
     except (ValueError, KeyError) as error:
         raise SetupError(PROXY_URL_MALFORMED, proxy=without_user(text)) from error
-    if not host or not host.isprintable() or " " in host or parts.path not in ("", "/") or parts.query:
+    if (
+        not host
+        or not host.isprintable()
+        or " " in host
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+    ):
         raise SetupError(PROXY_URL_MALFORMED, proxy=without_user(text))
     return ProxyUrl(Address(host, port), parts.scheme == "https", _credentials(parts))
 

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,7 @@ class Relay:
         """folder: only this user may look into it."""
         self.proxy = proxy
         self._folder = folder
+        self._numbers = count()
         self._sockets: dict[Address, Path] = {}
         self._failures: dict[Address, FaosError] = {}
         self._stack = AsyncExitStack()
@@ -56,8 +58,7 @@ class Relay:
     async def listen(self, destination: Address) -> Path:
         """The socket that leads there. Idempotent. Raises SetupError."""
         if destination not in self._sockets:
-            path = self._folder.resolve() / f"via{len(self._sockets)}.sock"
-            self._sockets[destination] = path  # before the first await: the next one takes another name
+            path = self._folder.resolve() / f"via{next(self._numbers)}.sock"
             await self._serve(path, destination)
         return self._sockets[destination]
 
@@ -72,9 +73,11 @@ class Relay:
             task.add_done_callback(self._tasks.discard)
 
         try:
-            server = await asyncio.start_unix_server(accepted, sock=bound(path))
+            listening = bound(path)
         except OSError as error:
             raise SetupError(RELAY_FAILED, path=path, reason=str(error.strerror or error)) from error
+        self._sockets[destination] = path  # before the first await: who asks meanwhile connects to it already
+        server = await asyncio.start_unix_server(accepted, sock=listening)
         self._stack.callback(server.close)
 
     async def _relay(self, near: Streams, destination: Address) -> None:

@@ -57,10 +57,8 @@ async def look(address: Address, *, proxy: Proxy | None = None, server_name: str
         async with asyncio.timeout(TIMEOUT_S):
             await writer.start_tls(blind_context(), server_hostname=server_name)
         shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        der = shown.getpeercert(binary_form=True)
-        if der is None:
-            raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason="no certificate")
-        return Answerer(x509.load_der_x509_certificate(der), shown.version() or "no TLS")
+        leaf = read_leaf(shown.getpeercert(binary_form=True) or b"", address)
+        return Answerer(leaf, shown.version() or "no TLS")
     except ssl.SSLError as error:
         reason = (error.reason or "no handshake").replace("_", " ").lower()
         raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason=reason) from error
@@ -70,6 +68,16 @@ async def look(address: Address, *, proxy: Proxy | None = None, server_name: str
         raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason=str_of(error)) from error
     finally:
         writer.transport.abort()
+
+
+def read_leaf(der: bytes, address: Address) -> x509.Certificate:
+    """One whose names and times can be read: who stands in between made it. Raises UnavailableError."""
+    try:
+        leaf = x509.load_der_x509_certificate(der)
+        _ = leaf.issuer, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    except Exception as error:  # cryptography raises several kinds; all mean that it is none
+        raise UnavailableError(TLS_NOT_SPOKEN, address=address, reason="no certificate that can be read") from error
+    return leaf
 
 
 async def reach(address: Address, *, proxy: Proxy | None = None) -> None:

@@ -15,7 +15,7 @@ from data_plane.egress.service import ledger_folder, open_egress
 from data_plane.network import Network
 from faos_core.errors import FaosError, SetupError, UnavailableError
 from tests.servers.captured_http import captured_http
-from tests.servers.proxies import Authority, ConnectProxy, running, write
+from tests.servers.proxies import INSPECTOR, Authority, ConnectProxy, running, write
 
 CUSTOMER = DoorCeiling.CUSTOMER
 PASSWORD = "fjord-lantern"
@@ -133,6 +133,7 @@ async def test_interception_of_an_endpoint_is_refused_unless_the_site_trusts_it(
 
     assert caught.value.code.code == "egress.endpoint_unreachable"
     assert "certificate" in caught.value.what
+    assert INSPECTOR in caught.value.what
 
 
 async def test_endpoint_behind_a_proxy_that_nobody_set_stops_the_start(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from data_plane.egress.authorities import Authorities
 from data_plane.egress.proxy import Proxy, parse_proxy_url
 from data_plane.egress.relay import Relay
 from data_plane.egress.route import TunnelRoute, is_about_tls
-from data_plane.egress.tls_probe import judge, look
+from data_plane.egress.tls_probe import judge, look, read_leaf
 from faos_core.address import Address
 from faos_core.clock import SystemClock
 from faos_core.errors import FaosError, InvalidError, UnavailableError
@@ -21,6 +22,7 @@ from tests.servers.proxies import INSPECTOR, Authority, ConnectProxy, running
 from tunnel.errors import CONTROL_PLANE_UNREACHABLE, HEARTBEAT_MISSED
 
 OURS = Authority("FAOS transport CA")
+DER = Encoding.DER
 FAILED = "Ssl handshake failed (TSI_PROTOCOL_FAILURE)"
 
 
@@ -86,6 +88,13 @@ async def test_what_does_not_speak_tls_is_said(raw: bytes) -> None:
             await look(address)
 
     assert caught.value.code.code == "tls.not_spoken"
+
+
+@pytest.mark.parametrize("der", [b"", b"garbage", b"\x30\x03\x02\x01\x00", OURS.certificate.public_bytes(DER)[:-9]])
+def test_certificate_that_cannot_be_read_is_an_error_of_ours(der: bytes) -> None:
+    """Whoever stands in between must not be able to end the node with a few bytes."""
+    with pytest.raises(UnavailableError):
+        read_leaf(der, Address("far.example", 7443))
 
 
 async def test_issuer_cannot_drive_a_terminal_or_fill_a_log() -> None:
