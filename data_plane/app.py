@@ -35,14 +35,19 @@ from data_plane.models.endpoint_models import EndpointModels
 from data_plane.models.verification import FileVerifier
 from data_plane.settings import NodeSettings
 from data_plane.storage.service import open_storage
+from data_plane.telemetry.board import Board
+from data_plane.telemetry.link import ObservedSession
+from data_plane.telemetry.service import open_telemetry, tools_of
 from data_plane.tools.broker import ToolServers
 from data_plane.tools.pins import StoredPins
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, SetupError, StopError
 from faos_core.lifecycle import running, settle_memory, until_signal
+from faos_core.meters import Meters
+from faos_core.tracing import OFF
 from tunnel.backoff import Backoff
-from tunnel.client import BlobFetcher, TunnelClient
+from tunnel.client import DOOR, BlobFetcher, TunnelClient
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +87,10 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(settings.data_dir))
         egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock, network=network))
+        meters = Meters()
+        telemetry = await stack.enter_async_context(
+            open_telemetry(settings, egress, membership, meters, lambda: tools_of(activation))
+        )
         tenant, url = membership.identity.tenant, settings.database_url
         storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=tenant, database_url=url))
         embedder = await OnnxEmbedder.load(embedder_files, verifier)
@@ -106,6 +115,7 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             scope=NodeScope(membership.identity.tenant, membership.labels),
             clock=clock,
             settings=apply_settings(settings),
+            tracer=telemetry or OFF,
         )
         epoch = identity.next_epoch()
         spool = await EventSpool.open(
@@ -117,8 +127,10 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             limits=settings.events,
         )
         journal = Journal(storage.store, storage.sealer, clock, ended=RunEndings(spool))
-        runs = Runs(journal, Ports(activation, models, embedder, tools, knowledge), ceiling.limits, clock)
-        session = NodeSession(
+        ports = Ports(activation, models, embedder, tools, knowledge)
+        runs = Runs(journal, ports, ceiling.limits, clock, telemetry or OFF)
+        session = ObservedSession(
+            sent_bytes=lambda: egress.ledger.meter.sent_bytes(DOOR),
             applier=applier,
             gate=egress.gate,
             identifiers=egress.identifiers,
@@ -138,12 +150,20 @@ async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIt
             route=egress.route,
             events=spool,
         )
+        session.failure = lambda: client.failure
+        ledger = egress.ledger.meter
+        since, limits = clock.now(), ceiling.limits
+        board = Board(since, membership, session, certificates, activation, tools, runs, limits, ledger, spool, meters)
+        for part in (session, runs.sight, ledger, storage.store.meter):
+            meters.add(part.instruments())
         link = LinkFacts(membership, session, applier, certificates, client, egress.authorities, tools)
         endpoints = EndpointModels(ceiling.endpoints, egress.http_door)
-        api = SiteApi(runs, Facts(link, activation, egress.gate), endpoints, tools)
+        api = SiteApi(runs, Facts(link, activation, egress.gate, board), endpoints, tools)
         site = SiteServer(settings.data_dir, api, folder_is_owned=True)
         alarms = AlarmWatch(spool, lambda: link.state().alarms, clock)
-        async with running([knowledge, applier, runs, Resumer(activation, runs), site, client, alarms]):
+        first = [telemetry] if telemetry else []  # and last to stop
+        resumer = Resumer(activation, runs)
+        async with running([*first, knowledge, applier, runs, resumer, site, client, alarms]):
             yield Node(membership, applier, activation, runs, session, egress, spool)
             applier.stopping()
 

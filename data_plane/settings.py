@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_plane.events.limits import SpoolLimits
 from data_plane.network import Network, kept
+from data_plane.telemetry.settings import TelemetrySettings
 from faos_core.logs import LogFormat, LogLevel
 from faos_core.settings import from_environment, load_toml
 
@@ -41,6 +42,7 @@ class NodeSettings:
     dial_again_s: float = 120.0  # at most so long, drawn at random, between two attempts to reach the control plane
     apply: ApplyTimes = field(default_factory=ApplyTimes)
     events: SpoolLimits = field(default_factory=SpoolLimits)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
         if self.dial_again_s < 1:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from faos_core import names, trace_context
+
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -27,8 +29,14 @@ class LogFormat(StrEnum):
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller gave as `extra`."""
-    return {key: value for key, value in vars(record).items() if key not in STANDARD}
+    """What the caller gave as `extra`; then the trace and span that are under way, if any."""
+    return {key: value for key, value in vars(record).items() if key not in STANDARD} | trace_fields()
+
+
+def trace_fields() -> dict[str, str]:
+    if (context := trace_context.current()) is None:
+        return {}
+    return {names.TRACE_ID: f"{context.trace_id:032x}", names.SPAN_ID: f"{context.span_id:016x}"}
 
 
 class JsonFormatter(logging.Formatter):

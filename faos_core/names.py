@@ -83,6 +83,14 @@ class Attribute(StrEnum):
     TOOL_SERVER_NAME = "faos.tool_server"
 
 
+class Resource(StrEnum):
+    """Who tells all this."""
+
+    SERVICE_ID = "service.instance.id"
+    SERVICE_NAME = "service.name"
+    SERVICE_VERSION = "service.version"
+
+
 class Metric(StrEnum):
     """What is counted and measured. Durations are in seconds."""
 

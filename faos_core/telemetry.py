@@ -116,7 +116,7 @@ class Telemetry:
         self._vouches = vouches
         self._meters = meters
         self._began_ns = time.time_ns()
-        self._resource = Resource(dict(resource))
+        self._resource = Resource({str(key): value for key, value in resource.items()})
         self._is_failing = False
         labels = (Attribute.SIGNAL,)
         self._sent = Counter(Metric.TELEMETRY_SENT, "Spans and metrics that the sink took.", labels=labels)

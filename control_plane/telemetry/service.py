@@ -10,6 +10,7 @@ from control_plane.telemetry.settings import TelemetrySettings
 from faos_core.clock import Clock
 from faos_core.ids import NAME_PATTERN, NodeIdentity
 from faos_core.meters import Meters, as_prometheus
+from faos_core.names import Resource
 from faos_core.telemetry_target import Target
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def make_telemetry(settings: TelemetrySettings, data_dir: Path, meters: Meters, 
     return Telemetry(
         sink_of(settings, data_dir),
         meters,
-        resource={"service.name": "faos-control-plane", "service.version": own_version()},
+        resource={Resource.SERVICE_NAME: "faos-control-plane", Resource.SERVICE_VERSION: own_version()},
         vouches=lambda text: NAME_PATTERN.fullmatch(text) is not None,
         clock=clock,
         interval_s=settings.interval_s,

@@ -180,6 +180,13 @@ class Journal:
     async def count_finished(self) -> int:
         return await self._store.read(lambda connection: connection.execute(COUNT_FINISHED).scalar_one())
 
+    async def count_by_state(self) -> dict[RunState, int]:
+        """Runs that ended, by how."""
+        ended = runs.c.finished_at_us.is_not(None)
+        query = sa.select(runs.c.state, sa.func.count()).where(ended).group_by(runs.c.state)
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        return {RunState(state): count for state, count in rows}
+
     def _run(self, connection: sa.Connection, run_id: str) -> "sa.Row[Any]":
         row = connection.execute(SELECT_RUN, {"r": run_id}).first()
         if row is None:

@@ -12,6 +12,7 @@ from data_plane.agents.journal import Cancellation, Journal, OpenRun
 from data_plane.agents.loop import decide
 from data_plane.agents.perform import Performer
 from data_plane.agents.plan import Plan
+from data_plane.agents.sight import RunSight, StepSight
 from data_plane.agents.steps import Ending, RecordedStep, StepOutcome, StepRequest
 from faos_core import store_errors
 from faos_core.clock import Clock
@@ -23,7 +24,15 @@ DATABASE_RETRY_S = 1.0
 class RunDriver:
     """Drives runs; one instance for all of them."""
 
-    def __init__(self, journal: Journal, performer: Performer, broadcast: Broadcast, clock: Clock) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        performer: Performer,
+        broadcast: Broadcast,
+        clock: Clock,
+        sight: RunSight | None = None,
+    ) -> None:
+        self._sight = sight or RunSight()
         self._journal = journal
         self._performer = performer
         self._broadcast = broadcast
@@ -69,17 +78,19 @@ class RunDriver:
     async def _do(self, open_run: OpenRun, plan: Plan, step: RecordedStep) -> RecordedStep:
         left_s = max(0.0, plan.bounds.seconds - self._elapsed_s(open_run.run))
         outcome = StepOutcome({}, SECONDS_EXHAUSTED.code)
-        try:
-            async with asyncio.timeout(left_s) as limit:
-                outcome = await self._performer.perform(
-                    plan.agent,
-                    step.request,
-                    idempotency_key=step.idempotency_key,
-                    on_delta=lambda text: self._publish_delta(open_run, step.sequence, text),
-                )
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        with self._sight.step(open_run.run, step) as sight:
+            try:
+                async with asyncio.timeout(left_s) as limit:
+                    outcome = await self._performer.perform(
+                        plan.agent,
+                        step.request,
+                        idempotency_key=step.idempotency_key,
+                        on_delta=lambda text: self._publish_delta(open_run, step.sequence, text, sight),
+                    )
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            sight.came_to(outcome)
         return replace(step, outcome=outcome, finished_at=self._clock.now())
 
     def _elapsed_s(self, run: RunRecord) -> float:
@@ -90,6 +101,7 @@ class RunDriver:
         self._broadcast.publish(run_id, lambda: events.step_started(run_id, step))
 
     def publish_ended(self, run: RunRecord, *, step_count: int) -> None:
+        self._sight.ended(run)
         self._broadcast.publish(run.run_id, lambda: events.run_finished(run, step_count=step_count))
 
     def publish_cancelled(self, cancelled: Cancellation) -> None:
@@ -100,7 +112,8 @@ class RunDriver:
     def _publish_finished(self, run: RunRecord, step: RecordedStep) -> None:
         self._broadcast.publish(run.run_id, lambda: events.step_finished(run.run_id, step))
 
-    def _publish_delta(self, open_run: OpenRun, sequence: int, text: str) -> None:
+    def _publish_delta(self, open_run: OpenRun, sequence: int, text: str, sight: StepSight) -> None:
+        sight.delta()
         run_id, now = open_run.run.run_id, self._clock.now
         self._broadcast.delta(run_id, sequence, text, lambda: events.text_delta(run_id, sequence, text, now()))
 

@@ -24,6 +24,7 @@ from data_plane.agents.outages import passes
 from data_plane.agents.perform import Performer, Ports
 from data_plane.agents.plan import Plan, make_plan
 from data_plane.agents.run import DATABASE_RETRY_S, RunDriver
+from data_plane.agents.sight import RunSight
 from data_plane.agents.steps import Ending, RecordedStep, RunState
 from data_plane.ceiling.models import Limits
 from data_plane.link.interfaces import Configuration
@@ -32,6 +33,7 @@ from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import FaosError, InternalError, LimitError, NotFoundError, UnavailableError
 from faos_core.ids import RunId
+from faos_core.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,15 @@ class Runs:
 
     name = "runs"
 
-    def __init__(self, journal: Journal, ports: Ports, limits: Limits, clock: Clock) -> None:
+    def __init__(self, journal: Journal, ports: Ports, limits: Limits, clock: Clock, tracer: Tracer = OFF) -> None:
+        self.sight = RunSight(tracer)
         self.ready = asyncio.Event()
         self._journal = journal
         self._ports = ports
         self._limits = limits
         self._clock = clock
         self._broadcast = Broadcast()
-        self._driver = RunDriver(journal, Performer(ports), self._broadcast, clock)
+        self._driver = RunDriver(journal, Performer(ports), self._broadcast, clock, self.sight)
         self._group: asyncio.TaskGroup | None = None
         self._active: dict[RunId, asyncio.Task[None]] = {}
         self._starting = 0
@@ -167,6 +170,10 @@ class Runs:
             self._spawn(open_run, self._resume(open_run))
         return len(unfinished)
 
+    async def ended_by_state(self) -> dict[RunState, int]:
+        """Of the store's whole life."""
+        return await self._journal.count_by_state()
+
     def counts(self) -> RunCounts:
         return RunCounts(len(self._active), self._finished)
 
@@ -211,7 +218,8 @@ class Runs:
     async def _supervise(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:
         """Run it to its end; an error that no step took ends this run and no other."""
         try:
-            await self._through_outages(open_run, work)
+            with self.sight.run(open_run.run):
+                await self._through_outages(open_run, work)
             self._finished += 1
         except FaosError as error:
             await self._fail(open_run, error, error.code.code)

@@ -1,8 +1,13 @@
 """What the local API asks of the rest of the node, besides its runs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+from data_plane.agents.interfaces import RunCounts
+from data_plane.agents.sight import ActiveRun
+from data_plane.agents.steps import RunState
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.link.interfaces import Configuration
 from data_plane.tools.errors import SERVER_UNKNOWN
@@ -57,9 +62,72 @@ class NoTools:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Since when, with whom, and until when."""
+
+    started_at: datetime
+    connected_since: datetime | None  # None: no session is open
+    control_plane: str  # host:port
+    certificate_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """A tool server. problem: a code of the registry, "" while it is healthy."""
+
+    name: str
+    tools: int  # that agents are offered
+    problem: str
+
+
+class ClassTotal(Protocol):
+    """Of the messages in the ledger with the same highest class."""
+
+    leaves: int
+    size_bytes: int
+
+
+class Use(Protocol):
+    """What a process takes. name: of the program, never its arguments."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def cpu_s(self) -> float: ...
+    @property
+    def rss_bytes(self) -> int: ...
+
+
+class Sight(Protocol):
+    """What can be seen of the node at a glance."""
+
+    def standing(self) -> Standing: ...
+    def tool_servers(self) -> Sequence[ServerHealth]: ...
+    def ledger_totals(self) -> Mapping[str, ClassTotal]: ...
+    async def events_waiting(self) -> int: ...
+    async def ended_runs(self) -> Mapping[RunState, int]: ...
+    def counts(self) -> RunCounts: ...
+    def most_runs(self) -> int: ...
+    def active_runs(self) -> Sequence[ActiveRun]:
+        """The longest first."""
+
+    def output_tokens(self) -> int:
+        """Since the process started."""
+
+    async def processes(self) -> Sequence[Use]:
+        """This one first, then what it started."""
+
+    def metrics_text(self) -> str:
+        """In Prometheus' text format."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Where GetStatus looks."""
 
     link: Link
     configuration: Running
     ledger: Ledger
+    sight: Sight | None = None  # None where nobody looks

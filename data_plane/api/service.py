@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 
 from data_plane.agents.interfaces import RunService
 from data_plane.api.interfaces import Facts, NoTools, Tools
+from data_plane.api.status import activity_of, status_of
 from data_plane.models.catalogue import no_door
 from data_plane.models.endpoint_models import EndpointModels
 from faos.site.v1 import site_pb2 as site
 from faos.site.v1.site_pb2_grpc import SiteServiceServicer
-from faos_core.errors import FaosError
 from faos_core.ids import RunId
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -57,19 +58,16 @@ class SiteApi(SiteServiceServicer):
         return site.GetRunResponse(run=run, steps=steps)
 
     async def GetStatus(self, request: site.GetStatusRequest, context: Context) -> site.GetStatusResponse:  # noqa: N802
-        link = self._facts.link.state()
-        configuration = self._facts.configuration.running()
-        return site.GetStatusResponse(
-            spiffe_id=link.spiffe_id,
-            connected=link.connected,
-            attempted_revision=link.attempted_revision,
-            running_revision=configuration.revision,
-            healthy_revision=link.healthy_revision,
-            agents=sorted(configuration.agents),
-            ledger_size=self._facts.ledger.head().size,
-            alarms=link.alarms,
-            link_problem=problem_of(link.problem) if link.problem else None,
-        )
+        return await status_of(self._facts)
+
+    async def GetActivity(  # noqa: N802
+        self, request: site.GetActivityRequest, context: Context
+    ) -> site.GetActivityResponse:
+        sight = self._facts.sight
+        return await activity_of(self._facts, sight, datetime.now(UTC)) if sight else site.GetActivityResponse()
+
+    async def GetMetrics(self, request: site.GetMetricsRequest, context: Context) -> site.GetMetricsResponse:  # noqa: N802
+        return site.GetMetricsResponse(text=self._facts.sight.metrics_text() if self._facts.sight else "")
 
     async def ListModels(self, request: site.ListModelsRequest, context: Context) -> site.ListModelsResponse:  # noqa: N802
         found = await self._models.pulled()
@@ -103,7 +101,3 @@ class SiteApi(SiteServiceServicer):
         async with aclosing(self._models.pull(request.endpoint, request.tag)) as progress:
             async for each in progress:
                 yield site.PullModelResponse(done_bytes=each.done_bytes, total_bytes=each.total_bytes)
-
-
-def problem_of(error: FaosError) -> site.LinkProblem:
-    return site.LinkProblem(code=error.code.code, what=error.what, why=error.why, next_step=error.next_step)

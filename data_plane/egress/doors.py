@@ -76,7 +76,15 @@ MCP_HTTP = Door(
     highest_ceiling=DoorCeiling.CUSTOMER,
 )
 
-DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL, MCP_HTTP, PROXY, TLS_PROBE)}
+TELEMETRY = Door(
+    name="telemetry",
+    kind=DoorKind.HTTP,
+    opened_by=("data_plane.egress.http_door",),
+    default_ceiling=DoorCeiling.IDENTIFIER,  # times, counts, codes, and names of the running configuration
+    highest_ceiling=DoorCeiling.IDENTIFIER,
+)
+
+DOORS: dict[str, Door] = {door.name: door for door in (TUNNEL, REMOTE_MODEL, MCP_HTTP, PROXY, TLS_PROBE, TELEMETRY)}
 
 
 def ceiling_of(name: str, site: Mapping[str, DoorCeiling]) -> DoorCeiling:

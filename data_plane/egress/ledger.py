@@ -25,6 +25,7 @@ from pathlib import Path
 from data_plane.egress.errors import LEDGER_CLOSED, LEDGER_LOCKED, LEDGER_UNWRITABLE
 from data_plane.egress.head_file import HEAD_NAME, create_head, pack_head, read_head
 from data_plane.egress.interfaces import Leaf, LedgerHead
+from data_plane.egress.ledger_meter import LedgerMeter
 from data_plane.egress.records import (
     SEGMENT_HEADER_BYTES,
     TornTailError,
@@ -63,7 +64,7 @@ class Entry:
     keep_body: bool = True  # False: only size and digest are kept (CUSTOMER payloads)
 
 
-Pending = tuple[Entry, "asyncio.Future[int]"]
+Pending = tuple[Entry, "asyncio.Future[int]", float]  # since when it waits: seconds of time.perf_counter
 
 
 class Ledger:
@@ -89,6 +90,7 @@ class Ledger:
         self._head_dirty = False
         self._segment_size = 0
         self._lock = self._segment = self._head_file = -1
+        self.meter = LedgerMeter()
 
     def head(self) -> LedgerHead:
         """Head over everything that is durable."""
@@ -104,7 +106,7 @@ class Ledger:
         with self._entrance:
             if self._closed:
                 raise SetupError(LEDGER_CLOSED, folder=self._folder)
-            self._queue.put((entry, done))
+            self._queue.put((entry, done, time.perf_counter()))
         return await done
 
     def open(self) -> None:
@@ -165,7 +167,8 @@ class Ledger:
         """Grow the tree over every record. Raises IntegrityError."""
         try:
             for record in walk(self._folder, durable.size):
-                leaf_of(record)
+                leaf = leaf_of(record)
+                self.meter.found(leaf.fields_by_class, leaf.size_bytes)
                 self._frontier.append(leaf_hash(record.header))
                 if self._frontier.size == durable.size:
                     self._check_root(durable)
@@ -219,7 +222,8 @@ class Ledger:
             settle(batch, self._unwritable(self._broken))
             return
         frontier = self._frontier.copy()
-        data = b"".join(self._encode(entry, frontier) for entry, _ in batch)
+        began_s = time.perf_counter()
+        data = b"".join(self._encode(entry, frontier) for entry, *_ in batch)
         try:
             self._make_room()
             self._write(data)
@@ -230,6 +234,14 @@ class Ledger:
             settle(batch, self._unwritable(reason_of(error)))
         else:
             settle(batch, self._head.size - len(batch))
+            self._measure(batch, began_s)
+
+    def _measure(self, batch: list[Pending], began_s: float) -> None:
+        now_s = time.perf_counter()
+        for entry, *_ in batch:
+            self.meter.found(entry.fields_by_class, len(entry.body))
+            self.meter.sent(entry.door, len(entry.body))
+        self.meter.committed([now_s - since_s for _, _, since_s in batch], now_s - began_s)
 
     def _encode(self, entry: Entry, frontier: Frontier) -> bytes:
         leaf = Leaf(
@@ -330,7 +342,7 @@ def settle(batch: list[Pending], outcome: int | StopError) -> None:
     """Tell the callers, from the writer's thread: the index of the first, or why nothing may be sent."""
     if batch:
         loop = batch[0][1].get_loop()
-        loop.call_soon_threadsafe(settle_in_loop, [done for _, done in batch], outcome)
+        loop.call_soon_threadsafe(settle_in_loop, [done for _, done, _ in batch], outcome)
 
 
 def settle_in_loop(futures: list["asyncio.Future[int]"], outcome: int | StopError) -> None:

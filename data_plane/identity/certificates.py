@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from cryptography import x509
 
@@ -92,6 +93,10 @@ class NodeCertificates:
             return await ask(counter, csr_der)
 
         await self.renew(counted)
+
+    def expires_at(self) -> datetime:
+        """Of the certificate in use."""
+        return x509.load_pem_x509_certificates(self._current.chain_pem)[0].not_valid_after_utc
 
     def alarms(self) -> tuple[str, ...]:
         """Codes of the registry that need somebody's attention."""

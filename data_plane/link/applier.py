@@ -32,15 +32,25 @@ from data_plane.link.trust import Trust
 from data_plane.link.verifier import Verifier
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import ApplyStatus, ConfigFacts, ConfigOffer, Nack, NackCode
-from faos_core import names
+from faos_core import names, trace_context
 from faos_core.clock import Clock
 from faos_core.errors import ErrorCode, FaosError
 from faos_core.kinds import kind_name
 from faos_core.lifecycle import undivided
+from faos_core.names import Attribute, Span
 from faos_core.timestamps import timestamp
+from faos_core.tracing import OFF, Tracer, Word
 
 log = logging.getLogger(__name__)
 
+SPANS: Mapping[type[Work], Span] = {
+    Verify: Span.CONFIG_VERIFY,
+    Stage: Span.CONFIG_STAGE,
+    Activate: Span.CONFIG_ACTIVATE,
+    Soak: Span.CONFIG_SOAK,
+    Promote: Span.CONFIG_PROMOTE,
+    Rollback: Span.CONFIG_ROLL_BACK,
+}
 # Alarms that say more than that an offer was refused.
 REJECTIONS: Mapping[int, ErrorCode] = {
     tunnel.NACK_CODE_METADATA_EXPIRED: errors.METADATA_EXPIRED,
@@ -90,8 +100,10 @@ class Applier:
         scope: NodeScope,
         clock: Clock,
         settings: ApplySettings | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         self.ready = asyncio.Event()
+        self._tracer = tracer
         self.statuses = StatusOutbox()
         self._store = store
         self._activation = activation
@@ -256,7 +268,7 @@ class Applier:
         if previous and not previous.done():
             await asyncio.wait([previous])
         try:
-            await self._do(effect)
+            await self._do_traced(effect)
         except ConfigurationError as error:
             self._fail(effect, error.nack)
         except OSError:
@@ -285,6 +297,18 @@ class Applier:
             self._alarm(errors.NOTHING_RUNS)
             log.error("config.restore_failed", extra={names.CODE: tunnel.NackCode.Name(nack.code)})
         self._perform_all(self._machine.failed(effect.attempt, nack, self._clock.monotonic_s()))
+
+    async def _do_traced(self, effect: Work) -> None:
+        """In the trace of the change that made the revision; a mere restore in one of its own."""
+        offer = effect.ticket.offer if effect.ticket else ConfigOffer()
+        attributes = {Attribute.REVISION_NUMBER: offer.revision}
+        parent = trace_context.parse(offer.traceparent)
+        with self._tracer.span(SPANS[type(effect)], attributes, parent=parent) as span:
+            try:
+                await self._do(effect)
+            except ConfigurationError as error:
+                span.set(Attribute.STATE_NAME, Word(NackCode.Name(error.nack.code)))
+                raise
 
     async def _do(self, effect: Work) -> None:
         match effect:

@@ -9,6 +9,7 @@ from tests.arch.sources import Source, dotted, product
 PLACE = "data_plane.egress.authorities"
 # Modules that say themselves whom they believe, and why.
 OTHERS: dict[str, str] = {
+    "control_plane.telemetry.collector": "the control plane's own collector: no door, it stands at no site",
     "tunnel.tls": "the tunnel believes the CA of the join string alone: no authority of a network can stand in between",
     "data_plane.ceiling.load": "reads ca_file to see at start whether it can be used; it connects to nothing",
     "faos_cli.admin_client": "the operator's own calls of the admin API, with the CA of the context",

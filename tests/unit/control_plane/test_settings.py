@@ -35,7 +35,7 @@ def test_sample_names_every_setting_with_its_default(tmp_path: Path) -> None:
     shown = load_settings(SAMPLE, environment={})
 
     for field in dataclasses.fields(ControlPlaneSettings):
-        assert re.search(rf"^(# )?{field.name} = ", sample, re.MULTILINE), field.name
+        assert re.search(rf"^(# )?{field.name} = |^\[{field.name}\]", sample, re.MULTILINE), field.name
         if field.name not in ("data_dir", "public_addresses"):
             assert getattr(shown, field.name) == getattr(default, field.name), field.name
 
