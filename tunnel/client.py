@@ -21,7 +21,7 @@ from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, IntegrityError, RetryError, UnauthenticatedError, UnavailableError
 from tunnel import session
 from tunnel.backoff import Backoff
-from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, mapped, parsed
+from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, is_cancelled, mapped, parsed
 from tunnel.clock_difference import ClockDifference
 from tunnel.egress import Sealer
 from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE
@@ -396,7 +396,7 @@ class _Link:
                 async for chunk in call:
                     _append(data, parsed(tunnel.BlobChunk, chunk))
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             raise closed(self._address, "the session ended meanwhile") from None  # gRPC's word for a closed channel
         finally:
@@ -453,12 +453,6 @@ class _Link:
             raw = await self._sealer.seal(make(), door=DOOR, destination=self._address, method=SESSION)
             with mapped(self._address):
                 await call.write(raw)
-
-
-def _is_cancelled() -> bool:
-    """Whether it is this very task that is to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _append(data: bytearray, chunk: tunnel.BlobChunk) -> None:

@@ -59,6 +59,13 @@ def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:
     return UnavailableError(CONTROL_PLANE_UNREACHABLE, address=address, details=details, timeout_s=int(DIAL_TIMEOUT_S))
 
 
+def is_cancelled() -> bool:
+    """Whether this very task is to end: gRPC raises CancelledError for its own reasons too, and a task group that fails
+    while its task is cancelled raises the failure."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @contextmanager
 def flattened() -> Iterator[None]:
     """A task group of one session fails with one cause: raise that, not a group. A stop (ledger, defect) goes

@@ -16,7 +16,7 @@ from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import DeadlineError, FaosError
 from tunnel.backoff import Backoff
-from tunnel.client_calls import closed, flattened, mapped, parsed
+from tunnel.client_calls import closed, flattened, is_cancelled, mapped, parsed
 from tunnel.egress import Sealer
 from tunnel.errors import EVENTS_UNANSWERED
 from tunnel.events import MOST_BATCH_EVENTS, EventSender, Forget, Key, Renumber, SenderEffect
@@ -70,6 +70,8 @@ class EventPush:
                     await self._one_stream(channel, address)
                     continue
                 except FaosError as error:
+                    if is_cancelled():
+                        raise asyncio.CancelledError from error
                     log.warning("events.not_pushed", extra={names.ADDRESS: address, names.CODE: error.code.code})
                 lasted_s = self._clock.monotonic_s() - began_s
                 await self._clock.sleep(backoff.next_delay_s(lasted_s=lasted_s))

@@ -1,0 +1,275 @@
+"""Events between whole planes over real TLS: each one once, whatever happens on the way, and in nobody's way."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from control_plane.config.revisions import Body
+from control_plane.fleet.events import EventLog
+from control_plane.fleet.frame_record import read_frames
+from data_plane.egress.reader import read_leaves
+from data_plane.egress.service import ledger_folder
+from data_plane.events.limits import SpoolLimits
+from data_plane.identity.store import IdentityStore
+from faos.admin.v1 import admin_pb2 as admin
+from faos.resource.v1.resource_pb2 import Resource
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tests.system.counting_proxy import Wire, counting_proxy
+from tests.system.event_nodes import EventNode, batches_beyond_ledger, event_node, events_of, run_ids
+from tests.system.harness import TENANT, RunningControlPlane, running_control_plane
+from tests.system.test_enrolment import session_status
+from tests.system.test_sessions import ending, eventually, policy
+from tunnel.client import GET_BLOB, open_channel
+from tunnel.errors import SESSION_SUPERSEDED
+from tunnel.event_push import PUSH_EVENTS
+from tunnel.server import CHUNK_BYTES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def has_come(plane: RunningControlPlane, expected: list[str]) -> None:
+    """Return when exactly these are there, in this order. Fails when they are not in time."""
+
+    async def all_there() -> bool:
+        return len(await run_ids(plane)) >= len(expected)
+
+    await eventually(all_there, within_s=40)
+    found = await run_ids(plane)
+    assert sorted(set(expected) - set(found)) == [], "lost"
+    assert len(found) == len(set(found)), "doubled"
+    assert found == expected, "in the order in which they were made"
+
+
+async def test_five_renewals_in_a_minute_lose_and_double_no_event(tmp_path: Path) -> None:
+    """Every half-life the connection is another one; what is under way on the old one must not fall between them."""
+    made: list[str] = []
+    seen: set[bytes] = set()
+    began_s = time.monotonic()
+    async with running_control_plane(tmp_path / "cp", node_certificate_lifetime_s=8.0, heartbeat_s=1.0) as plane:
+        await plane.create_tenant()
+        await plane.join(tmp_path / "node")
+        async with event_node(plane.tunnel_address, tmp_path / "node") as node:
+            while len(seen) < 6 and time.monotonic() - began_s < 60:
+                made.append(await node.make())
+                await asyncio.sleep(0.02)
+                seen.add(IdentityStore(tmp_path / "node").load().credentials.chain_pem)
+            took_s = time.monotonic() - began_s
+            await has_come(plane, made)
+            assert node.side.losses == 0, "never without a session"
+
+            async def forgotten() -> bool:
+                return await node.spool.waiting() == 0
+
+            await eventually(forgotten)
+    print(f"\n{len(seen) - 1} renewals in {took_s:.1f} s, {len(made)} events")  # noqa: T201  # a figure for the report
+
+    assert min(len(seen), node.side.welcomes) >= 6
+    assert not batches_beyond_ledger(list(read_frames(tmp_path / "cp" / "received-frames.bin")), tmp_path / "node")
+
+
+@asynccontextmanager
+async def behind_a_wire(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[RunningControlPlane, EventNode, Wire]]:
+    async with AsyncExitStack() as stack:
+        plane = await stack.enter_async_context(running_control_plane(tmp_path / "cp", heartbeat_s=1.0))
+        wire = await stack.enter_async_context(counting_proxy(plane.endpoints.tunnel_port))
+        await plane.create_tenant()
+        await plane.join(tmp_path / "node")
+        address = f"127.0.0.1:{wire.port}"
+        node = await stack.enter_async_context(event_node(address, tmp_path / "node", **options))
+        await eventually(lambda: node.side.is_connected)
+        yield plane, node, wire
+
+
+async def test_connections_cut_at_random_moments_cost_nothing(tmp_path: Path) -> None:
+    """Between a write and its ack, in the middle of a batch, before the first ack: each event arrives once."""
+    random, made = Random(4), []
+    async with behind_a_wire(tmp_path) as (plane, node, wire):
+        for _ in range(12):
+            made += [await node.make() for _ in range(random.randrange(1, 40))]
+            await asyncio.sleep(random.uniform(0.0, 0.4))
+            wire.cut()
+            wire.heal()
+
+        await has_come(plane, made)
+
+    assert wire.connections > 6
+    assert not batches_beyond_ledger(list(read_frames(tmp_path / "cp" / "received-frames.bin")), tmp_path / "node")
+
+
+async def test_a_control_plane_that_comes_back_hears_what_happened_meanwhile(tmp_path: Path) -> None:
+    """The cloud was gone for long: what the spool could hold arrives, and how many it could not."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        await plane.create_tenant()
+        await plane.join(tmp_path / "node")
+        address = plane.tunnel_address
+    async with event_node(address, tmp_path / "node", limits=SpoolLimits(events=16)) as node:
+        made = [await node.make() for _ in range(50)]
+
+        async with running_control_plane(tmp_path / "cp", tunnel_listen=address) as plane:
+            last = made[-1]
+            await eventually(partial(is_last, plane, last))
+            dropped, *rest = await events_of(plane)
+            (seen,) = (await plane.nodes.ListNodes(admin.ListNodesRequest(), metadata=plane.metadata)).nodes
+
+    assert [each.run_ended.run_id for each in rest] == made[-len(rest) :]
+    assert dropped.events_dropped.count == 50 - len(rest) == seen.lost_event_count
+    assert seen.event_count == len(rest) + 1
+
+
+async def is_last(plane: RunningControlPlane, run_id: str) -> bool:
+    return (await run_ids(plane))[-1:] == [run_id]
+
+
+async def test_a_node_killed_at_any_moment_loses_nothing_that_it_said_was_durable(tmp_path: Path) -> None:
+    """kill -9 between the making of an event, its sending and its ack; over several starts, each event once."""
+    random, told = Random(9), []
+    async with running_control_plane(tmp_path / "cp", heartbeat_s=1.0) as plane:
+        await plane.create_tenant()
+        await plane.join(tmp_path / "node")
+        for _ in range(4):
+            told += await asyncio.to_thread(life_of_a_child, plane.tunnel_address, tmp_path / "node", random)
+        async with event_node(plane.tunnel_address, tmp_path / "node") as node:
+            last = await node.make()
+            await eventually(partial(is_last, plane, last), within_s=40)
+        found = await run_ids(plane)
+
+    assert len(told) > 100
+    assert sorted(set(told) - set(found)) == [], "lost"
+    assert len(found) == len(set(found)), "doubled"
+    assert len(set(found) - set(told)) <= 4 + 1, "but for one in each life that was durable, and had not been told"
+
+
+def life_of_a_child(address: str, data_dir: Path, random: Random) -> list[str]:
+    """Until it is killed: ids of the events that it said are durable."""
+    command = [sys.executable, "-m", "tests.system.events_child", address, str(data_dir)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "proto", ROOT / "installer")))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as child:
+        assert child.stdout
+        told = [child.stdout.readline().strip() for _ in range(random.randrange(30, 150))]
+        child.send_signal(signal.SIGKILL)
+        told += [line.strip() for line in child.stdout if line.endswith("\n")]
+    return told
+
+
+async def test_a_control_plane_that_acknowledges_nothing_delays_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events have their own stream, and their credit bounds what waits there: Session must not notice."""
+    stalled, record = asyncio.Event(), EventLog.record
+
+    async def wait_and_record(self: EventLog, *arguments: Any) -> Any:
+        await stalled.wait()
+        return await record(self, *arguments)
+
+    monkeypatch.setattr(EventLog, "record", wait_and_record)
+    async with behind_a_wire(tmp_path) as (plane, node, wire):
+        made = [await node.make() for _ in range(3000)]
+        before = wire.up_bytes
+        await eventually(lambda: wire.up_bytes > before + 20_000 or len(made) < 3000)
+        began_s = time.monotonic()
+        for revision in range(1, 6):
+            await plane.apply(policy(f"p{revision}"))
+            await eventually(partial(node.side.is_at, revision))
+        took_s = time.monotonic() - began_s
+
+        assert await run_ids(plane) == []
+        assert node.side.losses == 0
+        stalled.set()
+        await has_come(plane, made)
+    print(f"\nfive revisions beside a stalled stream of events in {took_s:.2f} s")  # noqa: T201  # for the report
+
+    assert took_s < 5.0
+
+
+async def test_revoking_cuts_events_and_blobs_within_a_second(tmp_path: Path) -> None:
+    """A stolen node that holds a stream open gets nothing more and is heard no more."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        await plane.create_tenant()
+        member = await plane.join(tmp_path / "node")
+        large = large_policy()
+        await plane.apply(large)
+        async with open_channel(plane.tunnel_address, member.credentials) as channel:
+            assert (await session_status(plane, member.credentials))[1] == "welcome"
+            push = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
+            assert await push.read() == tunnel.EventAck(credit_events=1024, credit_bytes=256 * 1024)
+            blob = channel.unary_stream(GET_BLOB, response_deserializer=tunnel.BlobChunk.FromString)(
+                tunnel.GetBlobRequest(sha256=Body.of(large).digest).SerializeToString()
+            )
+            assert (await blob.read()).total_bytes > 2 * CHUNK_BYTES  # and no more: the rest waits to be read
+
+            began_s = time.monotonic()
+            request = admin.RevokeNodeRequest(tenant=TENANT, name=member.identity.node)
+            await plane.nodes.RevokeNode(request, metadata=plane.metadata)
+            _, detail = await ending(push)  # type: ignore[arg-type]  # reads to the end as of a session
+            took_s = time.monotonic() - began_s
+            again = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
+            _, refused = await ending(again)  # type: ignore[arg-type]
+
+    assert took_s < 1.0
+    assert "node.revoked" in detail
+    assert "node.revoked" in refused
+
+
+def large_policy(size: int = 900_000) -> Resource:
+    resource = policy("large")
+    resource.policy.rules[0].arguments.update({"description": "x" * size})
+    return resource
+
+
+async def test_a_newer_stream_of_events_ends_the_older(tmp_path: Path) -> None:
+    """A half-dead connection must not hold its place for ever."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        await plane.create_tenant()
+        member = await plane.join(tmp_path / "node")
+        async with open_channel(plane.tunnel_address, member.credentials) as channel:
+            first = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
+            await first.read()
+            second = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
+            await second.read()
+
+            assert SESSION_SUPERSEDED.code in (await ending(first))[1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xff\xff",
+        tunnel.EventBatch(events=[tunnel.Event(epoch=1, sequence=2), tunnel.Event(epoch=1)]).SerializeToString(),
+    ],
+)
+async def test_garbage_ends_the_stream_and_writes_nothing(tmp_path: Path, body: bytes) -> None:
+    """After a valid handshake too."""
+    async with running_control_plane(tmp_path / "cp") as plane:
+        await plane.create_tenant()
+        member = await plane.join(tmp_path / "node")
+        async with open_channel(plane.tunnel_address, member.credentials) as channel:
+            call = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
+            await call.read()
+            await call.write(body)
+            frames, _ = await ending(call)  # type: ignore[arg-type]
+
+        assert frames == []
+        assert await events_of(plane) == []
+
+
+async def test_each_batch_is_a_leaf(tmp_path: Path) -> None:
+    """The site proves what left it; an event is no exception."""
+    async with behind_a_wire(tmp_path) as (plane, node, _):
+        made = [await node.make() for _ in range(3)]
+        await has_come(plane, made)
+
+    leaves = [leaf for leaf in read_leaves(ledger_folder(tmp_path / "node")) if leaf.method == PUSH_EVENTS]
+    told = [each.run_ended.run_id for leaf in leaves for each in tunnel.EventBatch.FromString(leaf.body or b"").events]
+    assert told == made
+    assert all(leaf.message == "faos.tunnel.v1.EventBatch" and leaf.door == "tunnel" for leaf in leaves)
