@@ -1,4 +1,4 @@
-"""Looks who answers TLS at an address, without believing it: the handshake ends before anything is said.
+"""Tells interception: looks who answers TLS at an address, without believing it. Nothing is said after the handshake.
 
 Only the leaf can be seen from Python 3.11; the name of who issued it is in there.
 """
