@@ -19,6 +19,7 @@ from control_plane.db.schema import migrate_schema
 from control_plane.fleet.changes import ChangeFeed
 from control_plane.fleet.events import EventLog
 from control_plane.fleet.frame_record import open_recorder
+from control_plane.fleet.liveness import Liveness
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
 from control_plane.identity.standing import NodeStandings
@@ -103,7 +104,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 config=config,
                 trust=trust,
                 audit=AuditService(store, clock),
-                sessions=tunnel,
+                sessions=Liveness(tunnel.is_live, fleet.replica, clock, settings.heartbeat_s),
                 fingerprint_words=partial(fingerprint_words, authority.der),
                 metering=Metering(meters, fleet),
                 observer=calls,

@@ -275,10 +275,10 @@ class Standings(Protocol):
 
 
 class Sessions(Protocol):
-    """The open sessions of this process."""
+    """The open sessions, of this process and of others over the same database."""
 
-    def is_live(self, identity: NodeIdentity) -> bool:
-        """Whether a session of the node is open and its heartbeats arrive."""
+    def is_live(self, identity: NodeIdentity, *, connected_to: str, last_seen_at: datetime | None) -> bool:
+        """Whether a session of the node is open and its heartbeats arrive. The other two: as the database has them."""
 
 
 class Push(Protocol):

@@ -53,6 +53,7 @@ class NodeFacts:
     labels: Mapping[str, str]
     enrolled_at: datetime
     last_seen_at: datetime | None
+    connected_to: str  # the control plane that holds its session, as it said last; empty: none
     version: str
     public_key_sha256: bytes
     certificate_expires_at: datetime
@@ -219,6 +220,7 @@ def _node(row: Row[Any]) -> NodeFacts:
         labels=row.labels,
         enrolled_at=row.enrolled_at,
         last_seen_at=row.last_seen_at,
+        connected_to=row.connected_to,
         version=row.version,
         public_key_sha256=row.public_key_sha256,
         certificate_expires_at=row.certificate_expires_at,

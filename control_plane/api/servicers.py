@@ -128,7 +128,7 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
         )
 
     def _message(self, node: NodeFacts) -> admin.Node:
-        live = self._sessions.is_live(node.identity)
+        live = self._sessions.is_live(node.identity, connected_to=node.connected_to, last_seen_at=node.last_seen_at)
         return messages.node_message(node, live=live, words=self._words(node.public_key_sha256))
 
 

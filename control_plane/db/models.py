@@ -110,6 +110,7 @@ nodes = Table(
     Column("standing", Integer, nullable=False, default=1, server_default="1"),  # NodeStanding
     Column("standing_reason", String(255), nullable=False, default="", server_default=""),
     Column("alarm", String(63), nullable=False, default="", server_default=""),  # a code of the registry
+    Column("connected_to", String(32), nullable=False, default="", server_default=""),  # control plane; empty: none
     Column("boot_id", LargeBinary),
     Column("epoch", BigInteger, nullable=False, default=0),  # process starts of the node; never falls
     Column("ledger_size", BigInteger, nullable=False, default=0),  # highest head that the node showed

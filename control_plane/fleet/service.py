@@ -1,6 +1,8 @@
 """The fleet: what nodes said, durably, and what each shall run. Implements tunnel.server.Fleet."""
 
+import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -26,6 +28,18 @@ from tunnel.tls import Peer
 
 log = logging.getLogger(__name__)
 
+LINGER_S = 0.1  # at most, that a heartbeat waits for others to be written with it
+HERE = sa.and_(nodes.c.tenant == sa.bindparam("of_tenant"), nodes.c.name == sa.bindparam("of_name"))
+NODE = sa.select(nodes).where(HERE)  # made once: making a statement costs more than executing it
+UPDATE = sa.update(nodes).where(HERE)
+UPDATE_OURS = UPDATE.where(nodes.c.connected_to == sa.bindparam("of_replica"))
+REFUSED = sa.select(node_config_status.c.revision).where(
+    node_config_status.c.tenant == sa.bindparam("of_tenant"),
+    node_config_status.c.node == sa.bindparam("of_name"),
+    node_config_status.c.state.in_(sorted(REFUSALS)),
+    node_config_status.c.nack_code.not_in(sorted(TRANSIENT)),
+)
+
 
 class FleetService:
     """Safe for concurrent use by any number of sessions, of any number of control planes over one database.
@@ -38,6 +52,7 @@ class FleetService:
         self._store = store
         self._desired = desired
         self._clock = clock
+        self.replica = secrets.token_hex(8)  # names this process beside others over the same database
         self._offers: dict[str, Offers] = {}  # by tenant, of its standing revision
         self._labels: dict[NodeIdentity, Mapping[str, str]] = {}
         self._shared_labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}  # nodes of a site have the same
@@ -47,9 +62,7 @@ class FleetService:
 
         Raises UnauthenticatedError.
         """
-        row = await self._store.read(
-            lambda connection: connection.execute(sa.select(nodes).where(_is(identity))).first()
-        )
+        row = await self._store.read(lambda connection: connection.execute(NODE, _here(identity)).first())
         require_standing(row, identity)
         if row is None or serial_of(peer.serial) not in (row.certificate_serial, row.pending_serial):
             raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
@@ -60,24 +73,20 @@ class FleetService:
         it the only one. Raises UnauthenticatedError when the node lost its standing, or its certificate, meanwhile."""
         values = {
             "last_seen_at": self._clock.now(),
+            "connected_to": self.replica,
             "version": hello.node_version[:64],
             **_facts(hello.config),
         }
-        refused = sa.select(node_config_status.c.revision).where(
-            node_config_status.c.tenant == identity.tenant,
-            node_config_status.c.node == identity.node,
-            node_config_status.c.state.in_(REFUSALS),
-            node_config_status.c.nack_code.not_in(TRANSIENT),
-        )
+        here = _here(identity)
 
         def write(connection: sa.Connection) -> frozenset[int]:
-            if connection.execute(sa.update(nodes).where(_is(identity)).values(values)).rowcount == 0:
+            if connection.execute(UPDATE, here | values).rowcount == 0:
                 raise UnauthenticatedError(NODE_UNKNOWN, node=identity.node)
-            row = connection.execute(sa.select(nodes).where(_is(identity))).one()
+            row = connection.execute(NODE, here).one()
             require_standing(row, identity)
             starts = _starts(row, identity, hello) | _promotion(row, identity, peer)
             write_reports(connection, [Report(identity, starts, head=hello.ledger_head)])
-            return frozenset(connection.execute(refused).scalars())
+            return frozenset(connection.execute(REFUSED, here).scalars())
 
         return await self._store.write(write, serial=False)
 
@@ -93,15 +102,17 @@ class FleetService:
         await self._store.write_together(write_reports, Report(identity, on_node, history), serial=False)
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
-        """Record that the node lives and what it says of itself, as of now."""
+        """Record that the node lives and what it says of itself, as of now. Takes up to `LINGER_S`: those of many
+        nodes trickle in, and a transaction for each would keep the disk busy with nothing else."""
         values = {
             "last_seen_at": self._clock.now(),
+            "connected_to": self.replica,
             "active_runs": heartbeat.active_runs,
             "finished_runs": heartbeat.finished_runs,
             **(_facts(heartbeat.config) if heartbeat.HasField("config") else {}),
         }
-
         report = Report(identity, values, head=heartbeat.ledger_head)
+        await asyncio.sleep(LINGER_S - asyncio.get_running_loop().time() % LINGER_S)
         await self._store.write_together(write_reports, report, serial=False)
 
     async def held_back(self, identity: NodeIdentity, target: Target, kinds: frozenset[int]) -> None:
@@ -114,12 +125,13 @@ class FleetService:
 
     async def left(self, identity: NodeIdentity) -> None:
         self._labels.pop(identity, None)
-        values = {"last_seen_at": self._clock.now()}
-        await self._update(identity, values)
+        values = {"last_seen_at": self._clock.now(), "connected_to": ""}
+        row = _here(identity) | {"of_replica": self.replica} | values  # another may have it by now
+        await self._store.write(lambda connection: connection.execute(UPDATE_OURS, row).rowcount, serial=False)
 
     async def _update(self, identity: NodeIdentity, values: Mapping[str, Any]) -> None:
-        update = sa.update(nodes).where(_is(identity)).values(values)
-        await self._store.write(lambda connection: connection.execute(update).rowcount, serial=False)
+        row = {**_here(identity), **values}
+        await self._store.write(lambda connection: connection.execute(UPDATE, row).rowcount, serial=False)
 
     async def target(self, identity: NodeIdentity) -> Target | None:
         offers = await self._offers_of(identity.tenant)
@@ -150,8 +162,9 @@ class FleetService:
         return material.blobs[sha256]
 
 
-def _is(identity: NodeIdentity) -> sa.ColumnElement[bool]:
-    return sa.and_(nodes.c.tenant == identity.tenant, nodes.c.name == identity.node)
+def _here(identity: NodeIdentity) -> dict[str, Any]:
+    """Parameters of `HERE`."""
+    return {"of_tenant": identity.tenant, "of_name": identity.node}
 
 
 def _starts(row: sa.Row[Any], identity: NodeIdentity, hello: tunnel.Hello) -> dict[str, Any]:

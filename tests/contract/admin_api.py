@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class OpenSessions:
     def __init__(self) -> None:
         self.live: set[NodeIdentity] = set()
 
-    def is_live(self, identity: NodeIdentity) -> bool:
+    def is_live(self, identity: NodeIdentity, *, connected_to: str, last_seen_at: datetime | None) -> bool:
         return identity in self.live
 
 

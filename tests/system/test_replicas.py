@@ -54,6 +54,11 @@ async def test_apply_at_one_replica_is_offered_by_the_other(tmp_path: Path, data
             await site.settled(revision=revision)
         await site.apply(allow_all("more"))
         await site.converged()
+        assert [each.liveness for each in await other.all_nodes()] == [admin.LIVENESS_LIVE]
+        await site.node.stop()
+        async with asyncio.timeout(20):
+            while (await other.node(site.node.name)).liveness == admin.LIVENESS_LIVE:
+                await asyncio.sleep(0.05)
 
 
 async def test_revocation_at_one_replica_cuts_the_stream_at_the_other(tmp_path: Path, databases: Databases) -> None:
