@@ -29,7 +29,7 @@ from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, b
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024  # of a blob: what a cut connection costs at most
 RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
 TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between

@@ -73,12 +73,11 @@ class Verifier:
         return {sha256: await self._body(entry, carried.get(sha256)) for sha256, entry in wanted.items()}
 
     def _held(self, entries: Sequence[ManifestEntry]) -> set[bytes]:
-        return {entry.sha256 for entry in entries if self._has(entry)}
+        known = self.store.known_blobs()
+        return {entry.sha256 for entry in entries if entry.sha256 in known and self._is_whole(entry)}
 
-    def _has(self, entry: ManifestEntry) -> bool:
-        """Whether the store has the body; a damaged one is fetched again, and said."""
-        if entry.sha256 not in self.store.known_blobs():
-            return False
+    def _is_whole(self, entry: ManifestEntry) -> bool:
+        """Whether what the store has is the body; a damaged one is fetched again, and said."""
         try:
             selection.check_blob(entry, self.store.blob(entry.sha256))
         except IntegrityError as error:

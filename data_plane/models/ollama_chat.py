@@ -53,8 +53,8 @@ def piece_of(line: bytes) -> ChatPiece:
         raise ValueError("nested too deeply") from error
     if not isinstance(fields, dict):
         raise ValueError("not an object")
-    if error := fields.get("error"):
-        raise RefusedError(str(error))
+    if said := fields.get("error"):
+        raise RefusedError(str(said))
     message = fields.get("message")
     text = message.get("content", "") if isinstance(message, dict) else None
     if not isinstance(text, str):

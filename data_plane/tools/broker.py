@@ -66,6 +66,8 @@ class ToolServers:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
+        if self._ceiling.programs:
+            self._tasks.create_task(asyncio.to_thread(lives.preload), name="tool_servers.preload")
         return self
 
     async def __aexit__(

@@ -72,6 +72,11 @@ class MakeLife(Protocol):
         """A life that has not begun. on_over: called once, when it is over and before any call hears of it."""
 
 
+def preload() -> None:
+    """Blocking: import what speaks MCP with programs, while the node waits for its configuration anyway."""
+    import data_plane.tools.mcp_stdio  # noqa: F401
+
+
 def of_program(server: str, launch: "Launch", *, result_bytes: int) -> MakeLife:
     def make(on_over: OnOver) -> Life:
         from data_plane.tools.mcp_connection import McpConnection

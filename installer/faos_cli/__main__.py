@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Begin": {
         "up": ("up", "up", "Everything on this machine, from nothing to an agent's answers."),
         "status": ("status", "status", "How the control plane and the node of this context are."),
+        "context": ("context", "context", "Which control plane and node the commands speak to."),
         "doctor": ("doctor", "doctor", "What keeps this machine from working, and what to do about it."),
     },
     "Agents": {
@@ -35,6 +37,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "ledger": ("ledger", "ledger", "What left this site: show it, verify it."),
         "tool": ("tool", "tool", "Tools of this node, and accepting what changed."),
         "model": ("model", "model", "Model files."),
+    },
+    "This command line": {
+        "completion": ("completion", "completion", "Completion for your shell."),
     },
     "Servers": {
         "control-plane": ("control_plane", "control_plane", "Run the control plane."),
@@ -80,7 +85,13 @@ class LazyGroup(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--context", "context_file", metavar="FILE", help="File that says whom to speak to.")
+@click.option(
+    "--context",
+    "context_file",
+    metavar="NAME|FILE",
+    help="Whom to speak to: see faos context.",
+    shell_complete=lambda *given: completed_contexts(*given),
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -103,6 +114,12 @@ def faos(ctx: click.Context, context_file: str | None) -> None:
     ctx.obj = context_file
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def completed_contexts(*given: Any) -> Any:
+    from faos_cli.completion import contexts
+
+    return contexts(*given)
 
 
 def show_version(ctx: click.Context, wanted: bool) -> None:

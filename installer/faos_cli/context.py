@@ -3,12 +3,15 @@
     {"admin_address": "127.0.0.1:7444", "ca_file": "control-plane/ca/ca.pem", "token_file": "…/admin.token",
      "tenant": "mercy", "site": "main", "node_data_dir": "node", "control_plane_data_dir": "control-plane"}
 
-Every key may be absent; relative paths are relative to the file's own folder. Looked for in this order: --context,
-FAOS_CONTEXT, .faos/context.json in the working folder and above, then ${XDG_CONFIG_HOME:-~/.config}/faos/context.json.
+Every key may be absent; relative paths are relative to the file's own folder. Looked for in this order: --context and
+FAOS_CONTEXT (a name that `faos context add` gave, or a file, or a folder that holds one), .faos/context.json in the
+working folder and above, the named one in use (faos_cli/contexts.py), then
+${XDG_CONFIG_HOME:-~/.config}/faos/context.json.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +26,7 @@ T = TypeVar("T")
 FILE_NAME = "context.json"
 FOLDER = ".faos"
 VARIABLE = "FAOS_CONTEXT"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 PATHS = ("ca_file", "token_file", "node_data_dir", "control_plane_data_dir")
 
 
@@ -38,6 +42,7 @@ class Context:
     node_data_dir: Path | None = None
     control_plane_data_dir: Path | None = None
     file: Path | None = None  # that it was read from
+    name: str = ""  # of a named one
 
     def overridden(self, **flags: Any) -> "Context":
         """With every flag that was given in place of what the file says."""
@@ -63,19 +68,32 @@ class Context:
 
 
 def find_context(named: str | None, environment: Mapping[str, str], folder: Path) -> Context:
-    """The context that applies in `folder`; an empty one when there is no file.
+    """The context that applies in `folder`; an empty one when there is none.
 
-    named: file, or folder that holds a context.json, as --context gave it.
-    Raises: SetupError when a file was named and is not there, or cannot be used.
+    named: a name, or a file or folder that holds a context.json, as --context gave it.
+    Raises: SetupError when one was named and is not there, or cannot be used.
     """
-    if named:
-        return read_context(existing(named, folder, named_by="--context"))
-    if variable := environment.get(VARIABLE):
-        return read_context(existing(variable, folder, named_by=VARIABLE))
-    for candidate in (*(each / FOLDER / FILE_NAME for each in (folder, *folder.parents)), user_file(environment)):
+    from faos_cli.contexts import Contexts
+
+    contexts = Contexts.of_user(environment)
+    for given, by in ((named, "--context"), (environment.get(VARIABLE), VARIABLE)):
+        if given:
+            known = contexts.get(given) if is_name(given) else None
+            if known is None and is_name(given) and not (folder / given).exists():
+                return contexts.require(given)
+            return known or read_context(existing(given, folder, named_by=by))
+    for candidate in (each / FOLDER / FILE_NAME for each in (folder, *folder.parents)):
         if candidate.is_file():
             return read_context(candidate)
-    return Context()
+    if in_use := contexts.in_use():
+        return in_use
+    return read_context(user_file(environment)) if user_file(environment).is_file() else Context()
+
+
+def is_name(given: str) -> bool:
+    """Whether it may be a name; everything else is a path. A folder beside that has the name of a context yields to
+    it: write ./NAME for the folder."""
+    return NAME.fullmatch(given) is not None
 
 
 def user_file(environment: Mapping[str, str]) -> Path:
@@ -99,7 +117,12 @@ def read_context(file: Path) -> Context:
         raise SetupError(CONTEXT_UNUSABLE, file=file, reason=f"The system says: {error.strerror}.") from error
     except ValueError as error:
         raise SetupError(CONTEXT_UNUSABLE, file=file, reason=f"It is not JSON: {error}.") from error
-    known = {field.name for field in fields(Context)} - {"file"}
+    return context_of(values, file)
+
+
+def context_of(values: Any, file: Path) -> Context:
+    """The context that these values of a file describe. Raises SetupError."""
+    known = {field.name for field in fields(Context)} - {"file", "name"}
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise SetupError(CONTEXT_UNUSABLE, file=file, reason="It must hold one object whose values are texts.")
     if unknown := sorted(set(values) - known):
@@ -116,6 +139,11 @@ def absolute(base: Path, value: str) -> Path:
 
 def write_context(file: Path, context: Context) -> None:
     """Whole or not at all, mode 0600. Raises OSError."""
-    facts = {key: str(value) for key, value in asdict(context).items() if value is not None and key != "file"}
     file.parent.mkdir(parents=True, exist_ok=True)
-    Disk().put(file.parent, {file.name: (json.dumps(facts, indent=1) + "\n").encode()})
+    Disk().put(file.parent, {file.name: (json.dumps(facts_of(context), indent=1) + "\n").encode()})
+
+
+def facts_of(context: Context) -> dict[str, str]:
+    """What a file says of it."""
+    own = ("file", "name")
+    return {key: str(value) for key, value in asdict(context).items() if value is not None and key not in own}

@@ -8,8 +8,8 @@ from faos_core.resource_reader import Problem
 CONTEXT_MISSING = define(
     "context.missing",
     what="It is not said which control plane or node is meant.",
-    why="There is no .faos/context.json in this folder or above it, none in {user_file}, and no --context.",
-    next_step="Start everything here: faos up — or name a file: faos --context FILE …",
+    why="There is no .faos/context.json here or above, no context in use, none in {user_file}, and no --context.",
+    next_step="Start everything here: faos up — or choose one: faos context list",
 )
 CONTEXT_FILE_MISSING = define(
     "context.file_missing",
@@ -22,6 +22,30 @@ CONTEXT_UNUSABLE = define(
     what="The context file {file} cannot be used.",
     why="{reason}",
     next_step="Correct it, or have it written anew: faos up, or faos control-plane run.",
+)
+CONTEXT_UNKNOWN = define(
+    "context.unknown",
+    what="There is no context named {name!r}.",
+    why="Named ones are in {file}.",
+    next_step="See which there are: faos context list",
+)
+CONTEXT_EXISTS = define(
+    "context.exists",
+    what="There is a context named {name!r} already.",
+    why="Overwriting it would send commands of your scripts elsewhere.",
+    next_step="Choose another name, or remove it first: faos context remove {name}",
+)
+CONTEXT_NAME = define(
+    "context.name_malformed",
+    what="{name!r} is no name for a context.",
+    why="A name has at most 63 of a-z, 0-9 and '-', and begins and ends with a letter or digit.",
+    next_step="Choose another: faos context add NAME",
+)
+CONTEXT_EMPTY = define(
+    "context.empty",
+    what="It is not said what the context {name!r} leads to.",
+    why="There is no context here to take it from, and no flag says it.",
+    next_step="Say it: faos context add {name} --server HOST:PORT --ca FILE --token-file FILE",
 )
 CONTEXT_INCOMPLETE = define(
     "context.incomplete",

@@ -81,9 +81,7 @@ def network_options(command: F) -> F:
 def sign_options(command: F) -> F:
     """--sign KEYREF, --yes, --adopt: a keyword `signing`, a Signing or None."""
 
-    @click.option(
-        "--sign", metavar="KEYREF", help="Sign here, as publisher: file:PATH, hsm:ID?label=TOKEN, pkcs11:…"
-    )
+    @click.option("--sign", metavar="KEYREF", help="Sign here, as publisher: file:PATH, hsm:ID?label=TOKEN, pkcs11:…")
     @click.option("--yes", "-y", is_flag=True, help="Sign without asking, having seen the difference before.")
     @click.option("--adopt", is_flag=True, help="Sign also what stands and this key never signed.")
     @functools.wraps(command)

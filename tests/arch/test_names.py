@@ -24,7 +24,9 @@ OWNED_TASKS: dict[str, str] = {
     "data_plane.link.applier:_begin": "the group is entered and left by the applier's own run()",
     "tunnel.client:unmute": "the group is entered and left by the link's own run()",
     "tunnel.client:_keep_open": "the group is entered and left by its caller, _one_session()",
-    "data_plane.tools.broker:_start": "the group is entered and left with the broker itself",
+    "data_plane.tools.broker:begun": "the group is entered and left with the broker itself",
+    "data_plane.tools.broker:__aenter__": "the group is entered and left with the broker itself",
+    "data_plane.tools.mcp_connection:prove_free": "the group is entered and left by the life's own _converse()",
 }
 # Futures made without a task group, with the `finally` that ends them.
 BRIEF_FUTURES: dict[str, str] = {

@@ -17,6 +17,7 @@ class Wire:
         self.up_bytes = self.down_bytes = self.connections = 0
         self._target_port = target_port
         self._is_cut = False
+        self._break_at: int | None = None
         self._passes = asyncio.Event()
         self._passes.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -25,6 +26,10 @@ class Wire:
         self._is_cut = True
         for writer in self._writers:
             writer.transport.abort()
+
+    def cut_once_after(self, down_bytes: int) -> None:
+        """Connections break when so many more have gone down; new ones hold."""
+        self._break_at = self.down_bytes + down_bytes
 
     def hold(self) -> None:
         self._passes.clear()
@@ -56,6 +61,10 @@ class Wire:
                 setattr(self, direction, getattr(self, direction) + len(data))
                 writer.write(data)
                 await writer.drain()
+                if self._break_at is not None and self.down_bytes >= self._break_at:
+                    self._break_at = None
+                    self.cut()
+                    self.heal()
         writer.close()
 
 

@@ -1,6 +1,7 @@
 """Events between whole planes over real TLS: each one once, whatever happens on the way, and in nobody's way."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from control_plane.config.revisions import Body
 from control_plane.fleet.events import EventLog
 from control_plane.fleet.frame_record import read_frames
+from control_plane.fleet.service import FleetService
 from data_plane.egress.reader import read_leaves
 from data_plane.egress.service import ledger_folder
 from data_plane.events.limits import SpoolLimits
@@ -25,6 +27,7 @@ from data_plane.identity.store import IdentityStore
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.errors import UnavailableError
 from tests.system.counting_proxy import Wire, counting_proxy
 from tests.system.event_nodes import EventNode, batches_beyond_ledger, event_node, events_of, run_ids
 from tests.system.harness import TENANT, RunningControlPlane, running_control_plane
@@ -33,6 +36,7 @@ from tests.system.test_sessions import ending, eventually, policy
 from tunnel.client import GET_BLOB, open_channel
 from tunnel.errors import SESSION_SUPERSEDED
 from tunnel.event_push import PUSH_EVENTS
+from tunnel.events import CREDIT_EVENTS
 from tunnel.server import CHUNK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,17 +141,17 @@ async def test_a_node_killed_at_any_moment_loses_nothing_that_it_said_was_durabl
     async with running_control_plane(tmp_path / "cp", heartbeat_s=1.0) as plane:
         await plane.create_tenant()
         await plane.join(tmp_path / "node")
-        for _ in range(4):
+        for _ in range(3):
             told += await asyncio.to_thread(life_of_a_child, plane.tunnel_address, tmp_path / "node", random)
         async with event_node(plane.tunnel_address, tmp_path / "node") as node:
             last = await node.make()
             await eventually(partial(is_last, plane, last), within_s=40)
         found = await run_ids(plane)
 
-    assert len(told) > 100
+    assert len(told) > 60
     assert sorted(set(told) - set(found)) == [], "lost"
     assert len(found) == len(set(found)), "doubled"
-    assert len(set(found) - set(told)) <= 4 + 1, "but for one in each life that was durable, and had not been told"
+    assert len(set(found) - set(told)) <= 3 + 1, "but for one in each life that was durable, and had not been told"
 
 
 def life_of_a_child(address: str, data_dir: Path, random: Random) -> list[str]:
@@ -156,7 +160,7 @@ def life_of_a_child(address: str, data_dir: Path, random: Random) -> list[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "proto", ROOT / "installer")))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as child:
         assert child.stdout
-        told = [child.stdout.readline().strip() for _ in range(random.randrange(30, 150))]
+        told = [child.stdout.readline().strip() for _ in range(random.randrange(20, 80))]
         child.send_signal(signal.SIGKILL)
         told += [line.strip() for line in child.stdout if line.endswith("\n")]
     return told
@@ -174,9 +178,9 @@ async def test_a_control_plane_that_acknowledges_nothing_delays_no_configuration
 
     monkeypatch.setattr(EventLog, "record", wait_and_record)
     async with behind_a_wire(tmp_path) as (plane, node, wire):
-        made = [await node.make() for _ in range(3000)]
         before = wire.up_bytes
-        await eventually(lambda: wire.up_bytes > before + 20_000 or len(made) < 3000)
+        made = await asyncio.gather(*[node.make() for _ in range(1500)])
+        await eventually(lambda: wire.up_bytes > before + 20_000)
         began_s = time.monotonic()
         for revision in range(1, 6):
             await plane.apply(policy(f"p{revision}"))
@@ -184,6 +188,7 @@ async def test_a_control_plane_that_acknowledges_nothing_delays_no_configuration
         took_s = time.monotonic() - began_s
 
         assert await run_ids(plane) == []
+        assert pushed(tmp_path / "node") == made[:CREDIT_EVENTS], "what is under way is bounded"
         assert node.side.losses == 0
         stalled.set()
         await has_come(plane, made)
@@ -192,36 +197,67 @@ async def test_a_control_plane_that_acknowledges_nothing_delays_no_configuration
     assert took_s < 5.0
 
 
-async def test_revoking_cuts_events_and_blobs_within_a_second(tmp_path: Path) -> None:
+def pushed(data_dir: Path) -> list[str]:
+    """Ids of the runs whose ends are in the ledger."""
+    batches = [leaf.body or b"" for leaf in read_leaves(ledger_folder(data_dir)) if leaf.method == PUSH_EVENTS]
+    return [each.run_ended.run_id for body in batches for each in tunnel.EventBatch.FromString(body).events]
+
+
+async def test_revoking_cuts_events_and_blobs_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stolen node that holds a stream open gets nothing more and is heard no more."""
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> bytes:
+        asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(FleetService, "blob", never)
     async with running_control_plane(tmp_path / "cp") as plane:
         await plane.create_tenant()
         member = await plane.join(tmp_path / "node")
-        large = large_policy()
-        await plane.apply(large)
         async with open_channel(plane.tunnel_address, member.credentials) as channel:
             assert (await session_status(plane, member.credentials))[1] == "welcome"
             push = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
             assert await push.read() == tunnel.EventAck(credit_events=1024, credit_bytes=256 * 1024)
             blob = channel.unary_stream(GET_BLOB, response_deserializer=tunnel.BlobChunk.FromString)(
-                tunnel.GetBlobRequest(sha256=Body.of(large).digest).SerializeToString()
+                tunnel.GetBlobRequest(sha256=bytes(32)).SerializeToString()
             )
-            assert (await blob.read()).total_bytes > 2 * CHUNK_BYTES  # and no more: the rest waits to be read
+            await asked.wait()
 
             began_s = time.monotonic()
             request = admin.RevokeNodeRequest(tenant=TENANT, name=member.identity.node)
             await plane.nodes.RevokeNode(request, metadata=plane.metadata)
             _, detail = await ending(push)  # type: ignore[arg-type]  # reads to the end as of a session
+            _, of_blob = await ending(blob)
             took_s = time.monotonic() - began_s
             again = channel.stream_stream(PUSH_EVENTS, response_deserializer=tunnel.EventAck.FromString)()
             _, refused = await ending(again)  # type: ignore[arg-type]
 
     assert took_s < 1.0
-    assert "node.revoked" in detail
-    assert "node.revoked" in refused
+    assert all("node.revoked" in each for each in (detail, of_blob, refused))
 
 
-def large_policy(size: int = 900_000) -> Resource:
+async def test_a_blob_that_stops_half_way_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """A slow line that breaks every few minutes must get there in the end, and not start again each time."""
+    large = large_policy()
+    digest = Body.of(large).digest
+    async with behind_a_wire(tmp_path) as (plane, node, wire):
+        await plane.apply(large)
+        await eventually(partial(node.side.is_at, 1))
+        node.side.egress.identifiers.allow(digest)
+        wire.cut_once_after(CHUNK_BYTES + 50_000)
+        with pytest.raises(UnavailableError):
+            await node.blobs.get(digest)
+        await eventually(lambda: node.side.is_connected)
+
+        body = await node.blobs.get(digest)
+
+    assert hashlib.sha256(body).digest() == digest
+    leaves = [leaf.body or b"" for leaf in read_leaves(ledger_folder(tmp_path / "node")) if leaf.method == GET_BLOB]
+    assert [tunnel.GetBlobRequest.FromString(leaf).offset_bytes for leaf in leaves] == [0, CHUNK_BYTES]
+
+
+def large_policy(size: int = 250_000) -> Resource:
     resource = policy("large")
     resource.policy.rules[0].arguments.update({"description": "x" * size})
     return resource
@@ -270,6 +306,5 @@ async def test_each_batch_is_a_leaf(tmp_path: Path) -> None:
         await has_come(plane, made)
 
     leaves = [leaf for leaf in read_leaves(ledger_folder(tmp_path / "node")) if leaf.method == PUSH_EVENTS]
-    told = [each.run_ended.run_id for leaf in leaves for each in tunnel.EventBatch.FromString(leaf.body or b"").events]
-    assert told == made
+    assert pushed(tmp_path / "node") == made
     assert all(leaf.message == "faos.tunnel.v1.EventBatch" and leaf.door == "tunnel" for leaf in leaves)

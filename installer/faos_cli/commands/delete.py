@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.options import expectation_option, reason_option, sign_options, with_control_plane
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("delete")
-@click.argument("targets", nargs=-1, metavar="[KIND NAME... | KIND/NAME...]")
+@click.argument("targets", nargs=-1, metavar="[KIND NAME... | KIND/NAME...]", shell_complete=completion.targets)
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help="Delete what these files declare.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and whether something still needs it.")
 @reason_option

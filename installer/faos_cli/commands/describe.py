@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.options import with_control_plane
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command("describe")
-@click.argument("kind")
-@click.argument("name", required=False)
+@click.argument("kind", shell_complete=completion.described_kinds)
+@click.argument("name", required=False, shell_complete=completion.names)
 @with_control_plane
 def describe(context: "Context", kind: str, name: str | None) -> None:
     """One thing in full: a node, a revision, or a resource.

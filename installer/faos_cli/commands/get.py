@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.options import output_option, with_control_plane
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ OF_ANY_TENANT = ("nodes", "audit")  # listed over all tenants when none is said
 
 
 @click.command("get")
-@click.argument("kind")
-@click.argument("name", required=False)
+@click.argument("kind", shell_complete=completion.kinds)
+@click.argument("name", required=False, shell_complete=completion.names)
 @output_option("table", "wide", "json", "yaml", "name")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("-w", "--watch", is_flag=True, help="Then show each node that changes, until Ctrl-C.")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.options import with_control_plane
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: 
 
 
 @node.command("revoke")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.nodes)
 @click.option("--reason", default="", metavar="TEXT", help="Why; shown by `faos describe node`.")
 @with_control_plane
 def revoke(context: "Context", name: str, reason: str) -> None:
@@ -67,7 +68,7 @@ def revoke(context: "Context", name: str, reason: str) -> None:
 
 
 @node.command("evict")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.nodes)
 @with_control_plane
 def evict(context: "Context", name: str) -> None:
     """Forget a node: its streams are cut at once. Its machine may join again with a new token, as a new node.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.commands.apply import DEFAULT_WAIT_S, tell_changes, wait
 from faos_cli.options import DURATION, expectation_option, reason_option, sign_options, with_control_plane
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rollback")
-@click.argument("revision", type=click.IntRange(min=1))
+@click.argument("revision", type=click.IntRange(min=1), shell_complete=completion.revisions)
 @click.option("--dry-run", is_flag=True, help="Say what would change.")
 @click.option(
     "--wait",

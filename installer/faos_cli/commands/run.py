@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faos_cli import completion
 from faos_cli.options import output_option, with_node
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ VERBS = ("show", "follow", "cancel")  # in the place of an agent's name
 
 
 @click.command("run")
-@click.argument("agent")
+@click.argument("agent", shell_complete=completion.agents)
 @click.argument("text", nargs=-1, required=True)
 @click.option("--subject", default="", help="Data subject that the run concerns; its key seals the run.")
 @click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C stops the run too, and not only the watching.")

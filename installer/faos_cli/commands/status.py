@@ -71,17 +71,21 @@ async def node_facts(context: "Context") -> dict[str, Any]:
             said = await client.get_status()
     except FaosError as error:
         return facts | {"state": "DOWN", "what": error.what, "why": error.why, "next": error.next_step}
-    return facts | {
-        "state": "UP",
-        "identity": said.spiffe_id,
-        "tunnel": "connected" if said.connected else "not connected; the site works on",
-        "attempted": said.attempted_revision,
-        "running": said.running_revision,
-        "healthy": said.healthy_revision,
-        "agents": list(said.agents),
-        "ledger": f"{said.ledger_size} messages",
-        "alarms": list(said.alarms),
-    } | link_problem(said)
+    return (
+        facts
+        | {
+            "state": "UP",
+            "identity": said.spiffe_id,
+            "tunnel": "connected" if said.connected else "not connected; the site works on",
+            "attempted": said.attempted_revision,
+            "running": said.running_revision,
+            "healthy": said.healthy_revision,
+            "agents": list(said.agents),
+            "ledger": f"{said.ledger_size} messages",
+            "alarms": list(said.alarms),
+        }
+        | link_problem(said)
+    )
 
 
 def link_problem(said: Any) -> dict[str, Any]:
