@@ -34,7 +34,7 @@ from data_plane.models.embedder import OnnxEmbedder
 from data_plane.models.endpoint_models import EndpointModels
 from data_plane.models.verification import FileVerifier
 from data_plane.settings import NodeSettings
-from data_plane.storage.service import open_storage
+from data_plane.storage.service import Storage, open_storage
 from data_plane.telemetry.board import Board
 from data_plane.telemetry.link import ObservedSession
 from data_plane.telemetry.service import open_telemetry, tools_of
@@ -45,7 +45,7 @@ from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, SetupError, StopError
 from faos_core.lifecycle import running, settle_memory, until_signal
 from faos_core.meters import Meters
-from faos_core.tracing import OFF
+from faos_core.tracing import OFF, Tracer
 from tunnel.backoff import Backoff
 from tunnel.client import DOOR, BlobFetcher, TunnelClient
 
@@ -79,93 +79,179 @@ async def serve(settings: NodeSettings) -> None:
 @asynccontextmanager
 async def node(settings: NodeSettings, *, clock: Clock | None = None) -> AsyncIterator[Node]:
     """A whole node in this process; last known good runs, or an alarm says why not, while the context is open."""
-    clock = clock or SystemClock()
-    ceiling, embedder_files = allowed(settings)
+    async with AsyncExitStack() as stack:
+        ground = await open_ground(stack, settings, clock or SystemClock())
+        works = await open_works(stack, ground)
+        meters, egress = Meters(), ground.egress
+        telemetry = await stack.enter_async_context(
+            open_telemetry(settings, egress, ground.membership, meters, lambda: tools_of(works.activation))
+        )
+        link = await open_link(ground, works, telemetry or OFF)
+        for part in (link.session, link.runs.sight, egress.ledger.meter, works.storage.store.meter):
+            meters.add(part.instruments())
+        site = SiteServer(settings.data_dir, site_api(ground, works, link, meters), folder_is_owned=True)
+        alarms = AlarmWatch(link.spool, lambda: link.facts(works.tools).state().alarms, ground.clock)
+        resumer = Resumer(works.activation, link.runs)
+        first = [telemetry] if telemetry else []  # and last to stop
+        async with running([*first, works.knowledge, link.applier, link.runs, resumer, site, link.client, alarms]):
+            yield Node(ground.membership, link.applier, works.activation, link.runs, link.session, egress, link.spool)
+            link.applier.stopping()
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every part of a node stands on."""
+
+    settings: NodeSettings
+    clock: Clock
+    ceiling: Ceiling
+    embedder: EmbedderFiles
+    identity: IdentityStore
+    membership: Membership
+    egress: Egress
+
+
+async def open_ground(stack: AsyncExitStack, settings: NodeSettings, clock: Clock) -> Ground:
+    """Raises SetupError, IntegrityError for what a person must mend."""
+    ceiling, embedder = allowed(settings)
     identity = IdentityStore(settings.data_dir)
     membership, network = identity.load(), settings.network()
-    verifier, blobs = FileVerifier(), BlobFetcher()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(owned(settings.data_dir))
-        egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock, network=network))
-        meters = Meters()
-        telemetry = await stack.enter_async_context(
-            open_telemetry(settings, egress, membership, meters, lambda: tools_of(activation))
+    stack.enter_context(owned(settings.data_dir))
+    egress = await stack.enter_async_context(open_egress(settings.data_dir, ceiling, clock=clock, network=network))
+    return Ground(settings, clock, ceiling, embedder, identity, membership, egress)
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What a node works with, whether or not there is a control plane."""
+
+    storage: Storage
+    embedder: OnnxEmbedder
+    models: ModelCatalogue
+    tools: ToolServers
+    knowledge: KnowledgeService
+    activation: NodeActivation
+
+
+async def open_works(stack: AsyncExitStack, ground: Ground) -> Works:
+    settings, ceiling, open_door = ground.settings, ground.ceiling, ground.egress.http_door
+    tenant, verifier = ground.membership.identity.tenant, FileVerifier()
+    storage = await stack.enter_async_context(
+        open_storage(settings.data_dir, tenant=tenant, database_url=settings.database_url)
+    )
+    embedder = await OnnxEmbedder.load(ground.embedder, verifier)
+    stack.push_async_callback(embedder.aclose)
+    models = ModelCatalogue(ceiling.models, verifier, endpoints=ceiling.endpoints, open_door=open_door)
+    stack.push_async_callback(models.aclose)
+    pins = StoredPins(storage.store, ground.clock)
+    tools = await stack.enter_async_context(ToolServers(ceiling, clock=ground.clock, pins=pins, open_door=open_door))
+    knowledge = KnowledgeService(storage.store, storage.sealer, embedder)
+    activation = NodeActivation(
+        ceiling, models=models, tools=tools, knowledge=knowledge, identifiers=ground.egress.identifiers
+    )
+    return Works(storage, embedder, models, tools, knowledge, activation)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What takes configuration from the control plane, runs agents, and tells of both."""
+
+    ground: Ground
+    applier: Applier
+    runs: Runs
+    spool: EventSpool
+    session: ObservedSession
+    certificates: NodeCertificates
+    client: TunnelClient
+
+    def facts(self, tools: ToolServers) -> "LinkFacts":
+        ground = self.ground
+        return LinkFacts(
+            ground.membership,
+            self.session,
+            self.applier,
+            self.certificates,
+            self.client,
+            ground.egress.authorities,
+            tools,
         )
-        tenant, url = membership.identity.tenant, settings.database_url
-        storage = await stack.enter_async_context(open_storage(settings.data_dir, tenant=tenant, database_url=url))
-        embedder = await OnnxEmbedder.load(embedder_files, verifier)
-        stack.push_async_callback(embedder.aclose)
-        models = ModelCatalogue(ceiling.models, verifier, endpoints=ceiling.endpoints, open_door=egress.http_door)
-        stack.push_async_callback(models.aclose)
-        pins = StoredPins(storage.store, clock)
-        tools = await stack.enter_async_context(
-            ToolServers(ceiling, clock=clock, pins=pins, open_door=egress.http_door)
-        )
-        knowledge = KnowledgeService(storage.store, storage.sealer, embedder)
-        activation = NodeActivation(
-            ceiling, models=models, tools=tools, knowledge=knowledge, identifiers=egress.identifiers
-        )
-        applier = Applier(
-            store=ConfigStore(settings.data_dir / "config"),
-            trust=Trust(membership.tuf_root, clock=clock),
-            activation=activation,
-            health=activation.health,
-            blobs=DeclaredBlobs(blobs, egress.identifiers),
-            ceiling=ceiling,
-            scope=NodeScope(membership.identity.tenant, membership.labels),
-            clock=clock,
-            settings=apply_settings(settings),
-            tracer=telemetry or OFF,
-        )
-        epoch = identity.next_epoch()
-        spool = await EventSpool.open(
-            storage.store,
-            clock,
-            node=membership.identity.spiffe_id,
-            epoch=epoch,
-            allow=egress.identifiers.allow,
-            limits=settings.events,
-        )
-        journal = Journal(storage.store, storage.sealer, clock, ended=RunEndings(spool))
-        ports = Ports(activation, models, embedder, tools, knowledge)
-        runs = Runs(journal, ports, ceiling.limits, clock, telemetry or OFF)
-        session = ObservedSession(
-            sent_bytes=lambda: egress.ledger.meter.sent_bytes(DOOR),
-            applier=applier,
-            gate=egress.gate,
-            identifiers=egress.identifiers,
-            counts=runs.counts,
-            epoch=epoch,
-            clock=clock,
-        )
-        certificates = NodeCertificates(identity, clock, allow=egress.identifiers.allow)
-        client = TunnelClient(
-            membership.addresses,
-            certificates,
-            sealer=egress.gate,
-            node=session,
-            blobs=blobs,
-            clock=clock,
-            backoff=Backoff(cap_s=settings.dial_again_s),
-            route=egress.route,
-            events=spool,
-        )
-        session.failure = lambda: client.failure
-        ledger = egress.ledger.meter
-        since, limits = clock.now(), ceiling.limits
-        board = Board(since, membership, session, certificates, activation, tools, runs, limits, ledger, spool, meters)
-        for part in (session, runs.sight, ledger, storage.store.meter):
-            meters.add(part.instruments())
-        link = LinkFacts(membership, session, applier, certificates, client, egress.authorities, tools)
-        endpoints = EndpointModels(ceiling.endpoints, egress.http_door)
-        api = SiteApi(runs, Facts(link, activation, egress.gate, board), endpoints, tools)
-        site = SiteServer(settings.data_dir, api, folder_is_owned=True)
-        alarms = AlarmWatch(spool, lambda: link.state().alarms, clock)
-        first = [telemetry] if telemetry else []  # and last to stop
-        resumer = Resumer(activation, runs)
-        async with running([*first, knowledge, applier, runs, resumer, site, client, alarms]):
-            yield Node(membership, applier, activation, runs, session, egress, spool)
-            applier.stopping()
+
+
+async def open_link(ground: Ground, works: Works, tracer: Tracer) -> Link:
+    """Nothing dials before the client runs."""
+    egress, clock, settings, blobs = ground.egress, ground.clock, ground.settings, BlobFetcher()
+    applier = made_applier(ground, works, blobs, tracer)
+    epoch = ground.identity.next_epoch()
+    spool = await EventSpool.open(
+        works.storage.store,
+        clock,
+        node=ground.membership.identity.spiffe_id,
+        epoch=epoch,
+        allow=egress.identifiers.allow,
+        limits=settings.events,
+    )
+    journal = Journal(works.storage.store, works.storage.sealer, clock, ended=RunEndings(spool))
+    ports = Ports(works.activation, works.models, works.embedder, works.tools, works.knowledge)
+    runs = Runs(journal, ports, ground.ceiling.limits, clock, tracer)
+    session = ObservedSession(
+        sent_bytes=lambda: egress.ledger.meter.sent_bytes(DOOR),
+        applier=applier,
+        gate=egress.gate,
+        identifiers=egress.identifiers,
+        counts=runs.counts,
+        epoch=epoch,
+        clock=clock,
+    )
+    certificates = NodeCertificates(ground.identity, clock, allow=egress.identifiers.allow)
+    client = TunnelClient(
+        ground.membership.addresses,
+        certificates,
+        sealer=egress.gate,
+        node=session,
+        blobs=blobs,
+        clock=clock,
+        backoff=Backoff(cap_s=settings.dial_again_s),
+        route=egress.route,
+        events=spool,
+    )
+    session.failure = lambda: client.failure
+    return Link(ground, applier, runs, spool, session, certificates, client)
+
+
+def made_applier(ground: Ground, works: Works, blobs: BlobFetcher, tracer: Tracer) -> Applier:
+    membership, settings = ground.membership, ground.settings
+    return Applier(
+        store=ConfigStore(settings.data_dir / "config"),
+        trust=Trust(membership.tuf_root, clock=ground.clock),
+        activation=works.activation,
+        health=works.activation.health,
+        blobs=DeclaredBlobs(blobs, ground.egress.identifiers),
+        ceiling=ground.ceiling,
+        scope=NodeScope(membership.identity.tenant, membership.labels),
+        clock=ground.clock,
+        settings=apply_settings(settings),
+        tracer=tracer,
+    )
+
+
+def site_api(ground: Ground, works: Works, link: Link, meters: Meters) -> SiteApi:
+    egress = ground.egress
+    board = Board(
+        ground.clock.now(),
+        ground.membership,
+        link.session,
+        link.certificates,
+        works.activation,
+        works.tools,
+        link.runs,
+        ground.ceiling.limits,
+        egress.ledger.meter,
+        link.spool,
+        meters,
+    )
+    endpoints = EndpointModels(ground.ceiling.endpoints, egress.http_door)
+    facts = Facts(link.facts(works.tools), works.activation, egress.gate, board)
+    return SiteApi(link.runs, facts, endpoints, works.tools)
 
 
 class Resumer:

@@ -22,6 +22,9 @@ OWNED_TASKS: dict[str, str] = {
     "data_plane.agents.service:_owned": "the group is entered and left by the service's own run()",
     "data_plane.egress.relay:accepted": "the group is entered and left with the relay itself",
     "data_plane.link.applier:_begin": "the group is entered and left by the applier's own run()",
+    "tunnel.server:targets_changed": "the group is entered and left by the server's own run()",
+    "tunnel.server:_tell": "the group is entered and left by the server's own run()",
+    "tunnel.server:_tick_all": "the group is entered and left by the server's own run()",
     "tunnel.client:unmute": "the group is entered and left by the link's own run()",
     "tunnel.client:_keep_open": "the group is entered and left by its caller, _one_session()",
     "data_plane.tools.broker:begun": "the group is entered and left with the broker itself",
@@ -32,6 +35,7 @@ OWNED_TASKS: dict[str, str] = {
 BRIEF_FUTURES: dict[str, str] = {
     "faos_core.lifecycle:until_ready": "cancelled before it returns",
     "faos_core.lifecycle:undivided": "waited for before it returns: that is its purpose",
+    "control_plane.fleet.changes:_wait": "cancelled before it returns",
     "tunnel.client:_first": "cancelled before it returns",
     "data_plane.link.applier:_until": "both are cancelled before it returns",
     "faos_cli.up.service:unless_ended": "all are cancelled before it returns",

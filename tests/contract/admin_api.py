@@ -19,11 +19,15 @@ from control_plane.db.schema import migrate_schema
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import JoinTokens
 from control_plane.identity.standing import NodeStandings
+from control_plane.telemetry.calls import CallObserver
+from control_plane.telemetry.fleet import ObservedFleet
+from control_plane.telemetry.service import Metering
 from control_plane.tenants.service import TenantService
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
 from faos_core.clock import SystemClock
 from faos_core.ids import NodeIdentity
 from faos_core.lifecycle import running
+from faos_core.meters import Meters
 from faos_core.store import Store
 from tunnel.tls import Credentials
 
@@ -92,6 +96,8 @@ def services_over(store: Store, folder: Path, sessions: OpenSessions) -> AdminSe
         audit=AuditService(store),
         sessions=sessions,
         fingerprint_words=words_of,
+        metering=Metering(Meters(), ObservedFleet(store, config, clock)),
+        observer=CallObserver(),
     )
 
 

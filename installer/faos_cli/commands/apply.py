@@ -54,23 +54,17 @@ def apply(context: "Context", files: tuple[str, ...], dry_run: bool, wait_s: int
       faos apply -f resources/ --expect-revision 7     nobody was faster
       faos apply -f resources/ --sign file:publisher.key     signed here, by the publisher's own key
     \b
-    One resource of each kind; what they name (source, folder, program) the site defines in its site.toml:
-      apiVersion: faos/v1
-      kind: Model
-      metadata: {name: small}
-      spec: {runtime: LLAMA_CPP, source: smollm2}
+    One resource of each kind; the site's site.toml defines what they name (source, folder, program):
+      {apiVersion: faos/v1, kind: Model, metadata: {name: small}, spec: {runtime: LLAMA_CPP, source: smollm2}}
       ---
       {apiVersion: faos/v1, kind: KnowledgeBase, metadata: {name: handbook}, spec: {folder: handbook}}
       ---
-      apiVersion: faos/v1
-      kind: ToolServer
-      metadata: {name: wards}
-      spec: {program: wards, allowedTools: [free_beds]}
+      {apiVersion: faos/v1, kind: ToolServer, metadata: {name: wards}, spec: {program: wards, allowedTools: [beds]}}
       ---
       apiVersion: faos/v1
       kind: Policy
       metadata: {name: read-only}
-      spec: {rules: [{name: beds, toolServers: [wards], tools: [free_beds], effect: ALLOW}]}
+      spec: {rules: [{name: beds, toolServers: [wards], tools: [beds], effect: ALLOW}]}
       ---
       apiVersion: faos/v1
       kind: Agent

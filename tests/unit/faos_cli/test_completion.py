@@ -27,7 +27,7 @@ async def completed(folder: Path, *words: str) -> list[str]:
         *(sys.executable, "-m", "faos_cli"), env=os.environ | asked, cwd=folder, stdout=subprocess.PIPE
     )
     out, _ = await process.communicate()
-    return [line.partition(",")[2] for line in out.decode().splitlines()]
+    return [line.partition(",")[2] for line in out.decode().splitlines() if line]
 
 
 def test_kinds_are_those_of_get() -> None:
