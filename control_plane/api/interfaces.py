@@ -273,6 +273,9 @@ class Standings(Protocol):
     async def evict(self, tenant: str, name: str, *, actor: str) -> None:
         """Forget it; its streams are cut before this returns. Raises NotFoundError."""
 
+    async def readmit(self, tenant: str, name: str, *, reason: str, actor: str) -> None:
+        """End its quarantine and its alarm. Raises NotFoundError, InvalidError, DeniedError (it is revoked)."""
+
 
 class Sessions(Protocol):
     """The open sessions, of this process and of others over the same database."""

@@ -19,6 +19,7 @@ from control_plane.tenants.models import Site, Tenant
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import Kind
 from faos.tunnel.v1.tunnel_pb2 import ApplyState, NackCode
+from faos_core.errors import REGISTRY
 from faos_core.ids import NodeIdentity
 from faos_core.kinds import BY_KIND, field_path_names
 from faos_core.timestamps import timestamp
@@ -54,9 +55,18 @@ def node_message(node: NodeFacts, *, live: bool, words: Sequence[str]) -> admin.
         standing=admin.NodeStanding.ValueType(node.standing),
         standing_reason=node.standing_reason,
         alarm=node.alarm,
+        alarm_explanation=alarm_text(node),
         event_count=node.event_count,
         lost_event_count=node.lost_event_count,
     )
+
+
+def alarm_text(node: NodeFacts) -> str:
+    """Empty where there is none, or where a newer control plane over the same database raised it."""
+    code = REGISTRY.get(node.alarm)
+    if code is None:
+        return ""
+    return " ".join((code.what, code.why, code.next_step)).format(node=node.identity.node)
 
 
 def event_message(event: EventFacts) -> admin.NodeEvent:

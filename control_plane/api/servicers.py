@@ -104,6 +104,11 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
         await self._standings.evict(request.tenant, request.name, actor=current_caller().subject)
         return admin.EvictNodeResponse()
 
+    async def ReadmitNode(self, request: admin.ReadmitNodeRequest, context: Context) -> admin.ReadmitNodeResponse:
+        actor = current_caller().subject
+        await self._standings.readmit(request.tenant, request.name, reason=request.reason, actor=actor)
+        return admin.ReadmitNodeResponse()
+
     async def CreateJoinToken(
         self, request: admin.CreateJoinTokenRequest, context: Context
     ) -> admin.CreateJoinTokenResponse:

@@ -13,7 +13,7 @@ from control_plane.db.models import node_config_status, nodes
 from control_plane.fleet.interfaces import Desired
 from control_plane.fleet.offers import Offers
 from control_plane.fleet.reports import Report, write_reports
-from control_plane.identity.errors import NODE_CLONED, NODE_UNKNOWN
+from control_plane.identity.errors import LEDGER_WENT_BACK, NODE_CLONED, NODE_UNKNOWN
 from control_plane.identity.standing import require_standing, serial_of
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
@@ -170,11 +170,23 @@ def _here(identity: NodeIdentity) -> dict[str, Any]:
 def _starts(row: sa.Row[Any], identity: NodeIdentity, hello: tunnel.Hello) -> dict[str, Any]:
     """Which start of the node this is. Its count never falls and belongs to one start, unless there are two nodes."""
     same_count = hello.epoch == row.epoch and bool(row.boot_id) and hello.boot_id != row.boot_id
-    cloned = hello.epoch < row.epoch or same_count
-    if cloned:
-        log.error("node.cloned", extra={names.NODE: identity.node, names.CODE: NODE_CLONED.code})
     facts = {"boot_id": hello.boot_id, "epoch": max(hello.epoch, row.epoch)}
-    return facts | ({"alarm": NODE_CLONED.code} if cloned else {})
+    if hello.epoch < row.epoch or same_count:
+        log.error("node.cloned", extra={names.NODE: identity.node, names.CODE: NODE_CLONED.code})
+        return facts | {"alarm": NODE_CLONED.code}
+    if _lacks_entries(row, hello):
+        log.error("node.ledger_went_back", extra={names.NODE: identity.node, names.CODE: LEDGER_WENT_BACK.code})
+        return facts | {"alarm": row.alarm or LEDGER_WENT_BACK.code}
+    return facts
+
+
+def _lacks_entries(row: sa.Row[Any], hello: tunnel.Hello) -> bool:
+    """Whether the ledger of a process that began is behind what the one before showed. Only then is it certain: frames
+    of one process, over two connections, may come in any order."""
+    began = bool(row.boot_id) and bool(hello.boot_id) and hello.boot_id != row.boot_id
+    head = hello.ledger_head
+    is_other = head.size == row.ledger_size and head.root_sha256 != row.ledger_root
+    return bool(began and row.ledger_size and (head.size < row.ledger_size or is_other))
 
 
 def _promotion(row: sa.Row[Any], identity: NodeIdentity, peer: Peer) -> dict[str, Any]:

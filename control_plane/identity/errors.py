@@ -4,6 +4,11 @@ from faos_core.errors import define
 
 MAKE_ANOTHER = "Make a new one on the control plane: faos join-token create --site SITE"
 
+ONE_OF_TWO = (
+    "Stop the copy, then: faos node readmit {node}. If you cannot find it: faos node evict {node}, and let your "
+    "machine join again."
+)
+
 TOKEN_UNKNOWN = define(
     "join_token.unknown",
     what="The join token is not one of this control plane's.",
@@ -68,23 +73,35 @@ NODE_QUARANTINED = define(
     "node.quarantined",
     what="Node {node} is in quarantine.",
     why="Its recovery key was used twice with one counter: two machines hold the same identity, and both are refused.",
-    next_step="Find out which machine is yours, then: faos node evict {node}, and let that one join again.",
+    next_step=ONE_OF_TWO,
 )
 RECOVERY_REUSED = define(
     "node.recovery_reused",
     what="The recovery key of node {node} was used with a counter that was seen before.",
     why="The node was copied, or restored from a backup. Both copies are refused from now on.",
-    next_step="Find out which machine is yours, then: faos node evict {node}, and let that one join again.",
+    next_step=ONE_OF_TWO,
 )
 NODE_CLONED = define(
     "node.cloned",
     what="Two machines say that they are node {node}.",
     why="Its count of starts went back, or two starts claim the same count: its data folder was copied or restored.",
-    next_step="Stop one of them. If you do not know it: faos node revoke {node}",
+    next_step="Stop one of them, then: faos node readmit {node}. If you do not know it: faos node revoke {node}",
+)
+LEDGER_WENT_BACK = define(
+    "node.ledger_went_back",
+    what="Node {node} started with a ledger that lacks entries which it had shown before.",
+    why="Its data folder was restored from a backup, or somebody cut or rewrote the record of what left the site.",
+    next_step="Ask the site what happened. When it put a backup back: faos node readmit {node}",
+)
+NODE_BANNED = define(
+    "node.banned",
+    what="Node {node} is revoked, and is not readmitted.",
+    why="A ban is for good: whoever took the machine may have taken its keys.",
+    next_step="To let the machine join again, with new keys: faos node evict {node}",
 )
 REASON_TOO_LONG = define(
     "node.reason_too_long",
     what="The reason is too long.",
     why="At most {most} characters are kept.",
-    next_step="Say it in fewer words: faos node revoke NAME --reason TEXT",
+    next_step="Say it in fewer words: --reason TEXT",
 )

@@ -15,6 +15,7 @@ from control_plane.db.models import node_config_status, node_events, nodes
 from control_plane.identity.authority import Authority
 from control_plane.identity.enrolment import AuditRecord, key_digest
 from control_plane.identity.errors import (
+    NODE_BANNED,
     NODE_QUARANTINED,
     NODE_REVOKED,
     NODE_UNKNOWN,
@@ -33,6 +34,15 @@ from tunnel.tls import Peer
 log = logging.getLogger(__name__)
 
 REASON_MOST = 255
+AS_ONE = {
+    "standing": admin.NODE_STANDING_ADMITTED,
+    "alarm": "",
+    "recovery_counter": 0,
+    "boot_id": None,
+    "epoch": 0,
+    "ledger_size": 0,
+    "ledger_root": None,
+}
 Cut = Callable[[NodeIdentity, FaosError], Awaitable[None]]
 REFUSALS = {admin.NODE_STANDING_REVOKED: NODE_REVOKED, admin.NODE_STANDING_QUARANTINED: NODE_QUARANTINED}
 
@@ -99,6 +109,23 @@ class NodeStandings:
 
         identity = await self._store.write(write)
         await self._cut(identity, UnauthenticatedError(NODE_UNKNOWN, node=identity.node))
+
+    async def readmit(self, tenant: str, name: str, *, reason: str, actor: str) -> None:
+        """End a node's quarantine and its alarm, once there is one machine of it: whichever comes next is believed,
+        its counts of starts and of recoveries too. Two that come are told again. Idempotent.
+        Raises NotFoundError, InvalidError (reason too long), DeniedError (revoked)."""
+        if len(reason) > REASON_MOST:
+            raise InvalidError(REASON_TOO_LONG, most=REASON_MOST)
+
+        def write(connection: sa.Connection) -> None:
+            identity = _found(connection, tenant, name)
+            update = sa.update(nodes).where(is_node(identity), nodes.c.standing != admin.NODE_STANDING_REVOKED)
+            if connection.execute(update.values(AS_ONE | {"standing_reason": reason})).rowcount == 0:
+                raise DeniedError(NODE_BANNED, node=identity.node)
+            log.warning("node.readmitted", extra={names.NODE: identity.node})
+            self._record(connection, "ReadmitNode", identity, actor)
+
+        await self._store.write(write)
 
     def _record(self, connection: sa.Connection, method: str, identity: NodeIdentity, actor: str) -> None:
         action = f"faos.admin.v1.NodeService/{method}"

@@ -67,6 +67,7 @@ def show_node(answer: "admin.GetNodeResponse") -> None:
             "link": enum_text(node, "liveness"),
             "standing": " · ".join(filter(None, (enum_text(node, "standing"), node.standing_reason))),
             "alarm": node.alarm,
+            "meaning": node.alarm_explanation,
             "seen": f"{seen} ago" if seen else "never",
             "version": node.version,
             "labels": labels_text(node.labels),

@@ -1,4 +1,4 @@
-"""faos node run · faos node revoke · faos node evict"""
+"""faos node run · faos node revoke · faos node evict · faos node readmit"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group("node")
 def node() -> None:
-    """Run this machine's node; on the control plane, ban or forget one."""
+    """Run this machine's node; on the control plane, ban, forget or readmit one."""
 
 
 @node.command("run")
@@ -87,6 +87,31 @@ def evict(context: "Context", name: str) -> None:
 
     call(context, use)
     click.echo(f"node/{name} evicted")
+
+
+@node.command("readmit")
+@click.argument("name", shell_complete=completion.nodes)
+@click.option("--reason", default="", metavar="TEXT", help="Why; shown by `faos describe node`.")
+@with_control_plane
+def readmit(context: "Context", name: str, reason: str) -> None:
+    """End a node's quarantine and its alarm: when it was copied or restored, and there is one machine of it again.
+
+    It comes back by itself. Should there be two after all, the alarm comes again. A revoked node stays revoked.
+
+    \b
+    Examples:
+      faos node readmit NAME --reason "restored from Monday's backup"
+    """
+    from faos.admin.v1 import admin_pb2 as admin
+    from faos_cli.admin_client import choose_tenant
+    from faos_cli.commands.tenancy import call
+
+    async def use(client: "AdminClient") -> None:
+        tenant = await choose_tenant(client, context.tenant)
+        await client.call(client.nodes.ReadmitNode, admin.ReadmitNodeRequest(tenant=tenant, name=name, reason=reason))
+
+    call(context, use)
+    click.echo(f"node/{name} readmitted")
 
 
 def settings_of(config: Path | None, data: Path | None, site_file: Path | None, soak_s: float | None) -> Any:

@@ -56,7 +56,9 @@ class _NodeStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeStan
     NODE_STANDING_REVOKED: _NodeStanding.ValueType  # 2
     """Banned by an operator."""
     NODE_STANDING_QUARANTINED: _NodeStanding.ValueType  # 3
-    """Its recovery key was used twice, so two machines hold it: both are refused until an operator evicts the node."""
+    """Its recovery key was used twice, so two machines hold it: both are refused until an operator readmits or
+    evicts the node.
+    """
 
 class NodeStanding(_NodeStanding, metaclass=_NodeStandingEnumTypeWrapper): ...
 
@@ -65,7 +67,9 @@ NODE_STANDING_ADMITTED: NodeStanding.ValueType  # 1
 NODE_STANDING_REVOKED: NodeStanding.ValueType  # 2
 """Banned by an operator."""
 NODE_STANDING_QUARANTINED: NodeStanding.ValueType  # 3
-"""Its recovery key was used twice, so two machines hold it: both are refused until an operator evicts the node."""
+"""Its recovery key was used twice, so two machines hold it: both are refused until an operator readmits or
+evicts the node.
+"""
 Global___NodeStanding: _TypeAlias = NodeStanding  # noqa: Y015
 
 class _ChangeType:
@@ -412,6 +416,7 @@ class Node(_message.Message):
     ALARM_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     LOST_EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    ALARM_EXPLANATION_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     site: _builtins.str
     name: _builtins.str
@@ -427,13 +432,15 @@ class Node(_message.Message):
     finished_runs: _builtins.int
     standing: Global___NodeStanding.ValueType
     standing_reason: _builtins.str
-    """Why it is revoked, as the operator said."""
+    """Why it is revoked or was readmitted, as the operator said."""
     alarm: _builtins.str
     """What a person should look at, as a code of the registry: "node.cloned". Empty: nothing."""
     event_count: _builtins.int
     """Received from it, ever: older ones are not kept."""
     lost_event_count: _builtins.int
     """That the node made and that never came, because its spool was full for example."""
+    alarm_explanation: _builtins.str
+    """The alarm as a person reads it: what it is, why, and what to type."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -473,10 +480,11 @@ class Node(_message.Message):
         alarm: _builtins.str = ...,
         event_count: _builtins.int = ...,
         lost_event_count: _builtins.int = ...,
+        alarm_explanation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "config", b"config", "enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "alarm", b"alarm", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "event_count", b"event_count", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "lost_event_count", b"lost_event_count", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "standing", b"standing", "standing_reason", b"standing_reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "alarm", b"alarm", "alarm_explanation", b"alarm_explanation", "certificate_expires_at", b"certificate_expires_at", "config", b"config", "desired_revision", b"desired_revision", "enrolled_at", b"enrolled_at", "event_count", b"event_count", "fingerprint_words", b"fingerprint_words", "finished_runs", b"finished_runs", "labels", b"labels", "last_seen_at", b"last_seen_at", "ledger_root_sha256", b"ledger_root_sha256", "ledger_size", b"ledger_size", "liveness", b"liveness", "lost_event_count", b"lost_event_count", "name", b"name", "site", b"site", "spiffe_id", b"spiffe_id", "standing", b"standing", "standing_reason", b"standing_reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -559,6 +567,47 @@ class EvictNodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvictNodeResponse: _TypeAlias = EvictNodeResponse  # noqa: Y015
+
+@_typing.final
+class ReadmitNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    reason: _builtins.str
+    """For people; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitNodeRequest: _TypeAlias = ReadmitNodeRequest  # noqa: Y015
+
+@_typing.final
+class ReadmitNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitNodeResponse: _TypeAlias = ReadmitNodeResponse  # noqa: Y015
 
 @_typing.final
 class NodeConfig(_message.Message):

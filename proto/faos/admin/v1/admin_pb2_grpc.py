@@ -265,6 +265,11 @@ class NodeServiceStub:
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.SerializeToString,
                 response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.FromString,
                 _registered_method=True)
+        self.ReadmitNode = channel.unary_unary(
+                '/faos.admin.v1.NodeService/ReadmitNode',
+                request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeRequest.SerializeToString,
+                response_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeResponse.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/faos.admin.v1.NodeService/CreateJoinToken',
                 request_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.CreateJoinTokenRequest.SerializeToString,
@@ -321,6 +326,13 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadmitNode(self, request, context):
+        """Ends a node's quarantine and its alarm: one machine is the node's from now on. A revoked node stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateJoinToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -365,6 +377,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.EvictNode,
                     request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.FromString,
                     response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.SerializeToString,
+            ),
+            'ReadmitNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitNode,
+                    request_deserializer=faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeRequest.FromString,
+                    response_serializer=faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeResponse.SerializeToString,
             ),
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
@@ -539,6 +556,33 @@ class NodeService:
             '/faos.admin.v1.NodeService/EvictNode',
             faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeRequest.SerializeToString,
             faos_dot_admin_dot_v1_dot_admin__pb2.EvictNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/faos.admin.v1.NodeService/ReadmitNode',
+            faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeRequest.SerializeToString,
+            faos_dot_admin_dot_v1_dot_admin__pb2.ReadmitNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,8 @@ class NodeServiceStub:
     """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
     EvictNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]
     """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
+    ReadmitNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReadmitNodeRequest, _admin_pb2.ReadmitNodeResponse]
+    """Ends a node's quarantine and its alarm: one machine is the node's from now on. A revoked node stays so."""
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]
 
@@ -110,6 +112,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Bans a node: live streams are cut, and neither its keys nor its certificates open anything again."""
     EvictNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.EvictNodeRequest, _admin_pb2.EvictNodeResponse]  # type: ignore[assignment]
     """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
+    ReadmitNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReadmitNodeRequest, _admin_pb2.ReadmitNodeResponse]  # type: ignore[assignment]
+    """Ends a node's quarantine and its alarm: one machine is the node's from now on. A revoked node stays so."""
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateJoinTokenRequest, _admin_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListJoinTokensRequest, _admin_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
 
@@ -161,6 +165,14 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.EvictNodeResponse, _abc.Awaitable[_admin_pb2.EvictNodeResponse]]:
         """Forgets a node: live streams are cut. The machine may join again with a new token, as a new node."""
+
+    @_abc_1.abstractmethod
+    def ReadmitNode(
+        self,
+        request: _admin_pb2.ReadmitNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ReadmitNodeResponse, _abc.Awaitable[_admin_pb2.ReadmitNodeResponse]]:
+        """Ends a node's quarantine and its alarm: one machine is the node's from now on. A revoked node stays so."""
 
     @_abc_1.abstractmethod
     def CreateJoinToken(
