@@ -2,6 +2,7 @@
 server starts: importing `mcp` takes as long as loading a model, and happens beside that."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -72,15 +73,21 @@ class MakeLife(Protocol):
         """A life that has not begun. on_over: called once, when it is over and before any call hears of it."""
 
 
+# Two threads that enter a circle of modules at different places see half of one another's: ImportError.
+IMPORTING = threading.Lock()
+
+
 def preload() -> None:
     """Blocking: import what speaks MCP with programs, while the node waits for its configuration anyway."""
-    import data_plane.tools.mcp_stdio  # noqa: F401
+    with IMPORTING:
+        import data_plane.tools.mcp_stdio  # noqa: F401
 
 
 def of_program(server: str, launch: "Launch", *, result_bytes: int) -> MakeLife:
     def make(on_over: OnOver) -> Life:
-        from data_plane.tools.mcp_connection import McpConnection
-        from data_plane.tools.mcp_stdio import StdioCarrier
+        with IMPORTING:
+            from data_plane.tools.mcp_connection import McpConnection
+            from data_plane.tools.mcp_stdio import StdioCarrier
 
         carrier = StdioCarrier(server, launch, result_bytes=result_bytes)
         return McpConnection(server, carrier, result_bytes=result_bytes, on_over=on_over)
@@ -92,8 +99,9 @@ def of_endpoint(server: str, open_door: "Callable[[], HttpDoor]", *, result_byte
     """open_door: not entered yet; each life owns its own."""
 
     def make(on_over: OnOver) -> Life:
-        from data_plane.tools.mcp_connection import McpConnection
-        from data_plane.tools.mcp_http import HttpCarrier
+        with IMPORTING:
+            from data_plane.tools.mcp_connection import McpConnection
+            from data_plane.tools.mcp_http import HttpCarrier
 
         carrier = HttpCarrier(server, open_door, result_bytes=result_bytes)
         return McpConnection(server, carrier, result_bytes=result_bytes, on_over=on_over)
