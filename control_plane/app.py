@@ -96,6 +96,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             )
             standings.on_cut(tunnel.cut)
             config.on_change(tunnel.targets_changed)
+            audit = AuditService(store, clock)
             services = AdminServices(
                 tenants=TenantService(store, clock, trust.create_tenant_keys),
                 nodes=NodeQueries(store),
@@ -103,7 +104,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 standings=standings,
                 config=config,
                 trust=trust,
-                audit=AuditService(store, clock),
+                audit=audit,
                 sessions=Liveness(tunnel.is_live, fleet.replica, clock, settings.heartbeat_s),
                 fingerprint_words=partial(fingerprint_words, authority.der),
                 metering=Metering(meters, fleet),
@@ -111,7 +112,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
             changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
-            async with running([*([telemetry] if telemetry else []), tunnel, changes, admin]):
+            async with running([*([telemetry] if telemetry else []), audit, tunnel, changes, admin]):
                 tokens.addresses = settings.public_addresses or [
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]

@@ -4,7 +4,9 @@ Each leaf is the RFC 6962 leaf hash over its record and the leaf before, so that
 or put in unnoticed. Cutting the end off is noticed only by whoever kept a later leaf.
 """
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,16 +16,23 @@ from sqlalchemy.engine import Row
 
 from control_plane.audit.errors import CHAIN_BROKEN
 from control_plane.audit.models import DONE, AuditRecord
+from control_plane.audit.refusals import RefusalLimit
 from control_plane.db.models import audit_records
 from control_plane.db.paging import fetch_page
+from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import IntegrityError
+from faos_core.errors import FaosError, IntegrityError
+from faos_core.lifecycle import undivided
 from faos_core.merkle import leaf_hash
 from faos_core.store import Store
 from faos_core.store_dialect import wake_others
 
+log = logging.getLogger(__name__)
+
 GENESIS = bytes(32)  # the leaf before the first
 MAX_TEXT = 255  # characters of one column
+COUNT_EVERY_S = 60.0
+LEFT_OUT = "faos.control_plane/RefusalsLeftOut"  # its target is how many
 
 
 def record(
@@ -97,15 +106,47 @@ def _entry(row: Row[Any]) -> AuditRecord:
 
 
 class AuditService:
-    """The audit log, from outside a mutation."""
+    """The audit log, from outside a mutation. A supervised service: while it runs, what was left out is counted in it.
+
+    Only refusals are ever left out (refusals.py); their counts are lost with a process that is killed.
+    """
+
+    name = "audit"
 
     def __init__(self, store: Store, clock: Clock | None = None) -> None:
         """clock: None means the machine's."""
         self._store = store
-        self._record = stamped(clock or SystemClock())
+        self.ready = asyncio.Event()
+        self._clock = clock or SystemClock()
+        self._record = stamped(self._clock)
+        self._limit = RefusalLimit()
+
+    async def run(self) -> None:
+        """Record the counts, now and then and at the end."""
+        self.ready.set()
+        try:
+            while True:
+                await self._clock.sleep(COUNT_EVERY_S)
+                await self._count()
+        finally:
+            await undivided(self._count())
+
+    async def _count(self) -> None:
+        for actor, count in self._limit.counts().items():
+            log.warning("audit.refusals_left_out", extra={names.SIZE: count})
+            try:
+                await self._write(
+                    actor=actor, action=LEFT_OUT, tenant="", target=str(count), outcome="RESOURCE_EXHAUSTED"
+                )
+            except FaosError as error:
+                log.error("audit.failed", extra={names.CODE: error.code.code})
 
     async def record(self, *, actor: str, action: str, tenant: str, target: str, outcome: str) -> None:
-        """Record what was refused or failed, in a transaction of its own."""
+        """Record what was refused or failed, in a transaction of its own; beyond a rate it is counted instead."""
+        if self._limit.allows(actor, self._clock.monotonic_s()):
+            await self._write(actor=actor, action=action, tenant=tenant, target=target, outcome=outcome)
+
+    async def _write(self, *, actor: str, action: str, tenant: str, target: str, outcome: str) -> None:
         await self._store.write(
             lambda connection: self._record(
                 connection, actor=actor, action=action, tenant=tenant, target=target, outcome=outcome
