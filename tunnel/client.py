@@ -390,7 +390,8 @@ class _Link:
         request = tunnel.GetBlobRequest(sha256=sha256, offset_bytes=len(data))
         raw = await self._sealer.seal(request, door=DOOR, destination=self._address, method=GET_BLOB)
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(GET_BLOB)
-        call = method(raw, timeout=BLOB_TIMEOUT_S)
+        with mapped(self._address):
+            call = method(raw, timeout=BLOB_TIMEOUT_S)
         try:
             with mapped(self._address):
                 async for chunk in call:

@@ -48,6 +48,8 @@ def mapped(address: str) -> Iterator[None]:
         raise reached(error, address) from error
     except asyncio.InvalidStateError as error:  # written to a call that has ended
         raise closed(address, "the stream has ended") from error
+    except grpc.aio.UsageError as error:  # begun on a channel that has been closed meanwhile
+        raise closed(address, "the session ended meanwhile") from error
 
 
 def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:

@@ -86,7 +86,8 @@ class EventPush:
     async def _one_stream(self, channel: grpc.aio.Channel, address: str) -> None:
         """Returns when there has been nothing to push for a while. Raises FaosError."""
         self._sender.open()
-        call: Call = channel.stream_stream(PUSH_EVENTS)()
+        with mapped(address):
+            call: Call = channel.stream_stream(PUSH_EVENTS)()
         try:
             with flattened(), mapped(address):
                 async with asyncio.TaskGroup() as group:

@@ -12,10 +12,11 @@ def completion(shell: str) -> None:
     """Print what makes a shell complete commands, options, kinds, and names that the control plane knows.
 
     \b
-    For this shell:
-      source <(faos completion bash)
+    Examples:
+      source <(faos completion bash)          # for this shell
       faos completion fish | source
-    For every new one:
+    \b
+    For every new shell:
       faos completion bash > ~/.local/share/bash-completion/completions/faos
       faos completion zsh > "${fpath[1]}/_faos"
       faos completion fish > ~/.config/fish/completions/faos.fish

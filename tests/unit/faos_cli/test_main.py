@@ -109,7 +109,7 @@ def test_example_resources_of_apply_help_are_valid_and_of_each_kind() -> None:
     """Every command shown works; so must what it is given. An unknown kind's error sends people here."""
     command = LazyGroup.get_command(faos, click.Context(faos), "apply")  # type: ignore[arg-type]  # it is one
     assert command is not None
-    example = (command.help or "").split("site.toml:\n")[1]
+    example = (command.help or "").split("(source, folder, program):\n")[1]
 
     resources = [located.resource for located in loads(textwrap.dedent(example))]
 

@@ -44,4 +44,4 @@ async def test_wait_ends_healthy_and_then_explains_a_refusal(
     assert ["healthy", "revision", "1"] in facts
     assert "NAME_NOT_IN_CEILING" in described.out
     assert "KnowledgeBase papers spec.folder" in revision.out
-    assert table.out.splitlines()[1].split()[3:7] == ["REJECTED", "2", "1", "1"]
+    assert table.out.splitlines()[1].split()[3:8] == ["REJECTED", "NAME_NOT_IN_CEILING", "2", "1", "1"]
