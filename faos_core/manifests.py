@@ -8,6 +8,10 @@ from faos_core.kinds import kind_of
 
 Key = tuple[int, str]  # kind and name
 
+# What a node takes, and a control plane therefore publishes, in one revision of a tenant.
+MOST_ENTRIES = 10_000
+MOST_MANIFEST_BYTES = 4 * 1024 * 1024
+
 
 def body_of(resource: Resource) -> bytes:
     """The bytes that stand for a resource: made once, stored, signed for and sent as they are."""

@@ -1,6 +1,7 @@
 """Turns `@pytest.mark.needs(part)` into a skip that names the part, or into a failure where all are required."""
 
 import os
+import signal
 
 # Before anything imports grpc: its fork handlers run in the child between fork and exec, and have killed it (SIGBUS).
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -14,6 +15,8 @@ MISSING = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what is in its background deaf to Ctrl-C, and so would be every process that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[MISSING] = set()
 
 

@@ -24,6 +24,13 @@ PUBLISHER_ELSEWHERE = define(
     why="The tenant's revisions are signed by its publisher, on a machine of its own; the key is not here.",
     next_step="Sign with the publisher's key: faos apply --sign KEYREF -f DIR",
 )
+REVISION_TOO_LARGE = define(
+    "config.revision_too_large",
+    what="That would be more than nodes take in one revision. Nothing was changed.",
+    why="Tenant {tenant!r} would have {count} resources, whose manifest has {size} bytes; the most are {most_count} "
+    "resources and {most_size} bytes.",
+    next_step="Delete what is not needed (faos apply --prune), or give other sites a tenant of their own.",
+)
 OVERTAKEN = define(
     "config.overtaken",
     what="The revision that was signed, {signed}, was overtaken: {number} stands already.",

@@ -10,6 +10,7 @@ from control_plane.config.apply_sets import apply_sets, moved
 from control_plane.config.errors import (
     IN_OTHER_SET,
     RESOURCE_UNKNOWN,
+    REVISION_TOO_LARGE,
     REVISION_UNKNOWN,
     LeftDanglingError,
     ResourcesInvalidError,
@@ -18,6 +19,7 @@ from control_plane.config.models import Applied, Change
 from control_plane.config.revisions import (
     Body,
     bodies_of,
+    manifest_of,
     sites_selected,
     standing_bodies,
     standing_number,
@@ -25,10 +27,10 @@ from control_plane.config.revisions import (
 from control_plane.tenants.service import require_tenant
 from faos.admin.v1.admin_pb2 import ChangeType
 from faos.resource.v1.resource_pb2 import Kind
-from faos_core.errors import NotFoundError
+from faos_core.errors import InvalidError, NotFoundError
 from faos_core.field_changes import MAX_ANSWER_CHARACTERS, field_changes
 from faos_core.kinds import kind_name
-from faos_core.manifests import Key
+from faos_core.manifests import MOST_ENTRIES, MOST_MANIFEST_BYTES, Key
 from faos_core.resource_validation import Violation, validate
 
 CREATED = ChangeType.CHANGE_TYPE_CREATED
@@ -163,12 +165,21 @@ def _plan(
     connection: sa.Connection, tenant: str, standing: dict[Key, Body], after: dict[Key, Body], asked: Sequence[Key]
 ) -> Plan:
     plan = Plan(standing_number(connection, tenant), standing, after)
+    _refuse_oversized(tenant, plan)
     changes = [_change(standing, after, key) for key in (*asked, *sorted(plan.removed))]
     touched = {*(body.key for body in plan.changed), *plan.removed}
     versions = chain.from_iterable((side[key] for side in (standing, after) if key in side) for key in touched)
     selectors = [body.resource.metadata.sites for body in versions]
     affected = tuple(sites_selected(connection, tenant, selectors))
     return replace(plan, changes=tuple(changes), affected_sites=affected)
+
+
+def _refuse_oversized(tenant: str, plan: Plan) -> None:
+    """Raises InvalidError for what every node would refuse. What only deletes passes."""
+    count, size = len(plan.after), len(manifest_of(tenant, plan.number + 1, plan.after.values()))
+    if plan.changed and (count > MOST_ENTRIES or size > MOST_MANIFEST_BYTES):
+        most = {"most_count": MOST_ENTRIES, "most_size": MOST_MANIFEST_BYTES}
+        raise InvalidError(REVISION_TOO_LARGE, tenant=tenant, count=count, size=size, **most)
 
 
 def _digest(bodies: dict[Key, Body], key: Key) -> bytes | None:

@@ -12,8 +12,8 @@ from faos.resource.v1.resource_pb2 import Manifest, ManifestEntry, Resource, Sel
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.ids import NAME_PATTERN
 from faos_core.kinds import BY_KIND, kind_of
+from faos_core.manifests import MOST_ENTRIES
 
-MANIFEST_ENTRIES = 10_000
 RESOURCE_BYTES = 1024 * 1024
 SELECTED_BYTES = 64 * 1024 * 1024
 
@@ -42,7 +42,7 @@ def parse_manifest(data: bytes, *, tenant: str) -> Manifest:
         raise refusal(tunnel.NACK_CODE_WRONG_TENANT)
     if manifest.revision == 0:
         raise refusal(tunnel.NACK_CODE_UNPARSABLE)
-    if len(manifest.entries) > MANIFEST_ENTRIES:
+    if len(manifest.entries) > MOST_ENTRIES:
         raise refusal(tunnel.NACK_CODE_TOO_LARGE)
     return manifest
 

@@ -21,6 +21,7 @@ from data_plane.link.nacks import refusal
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos.tunnel.v1.tunnel_pb2 import NackCode, TufMetadata
 from faos_core.clock import Clock, SystemClock
+from faos_core.manifests import MOST_MANIFEST_BYTES
 
 MANIFEST_TARGET = "manifest"
 BASE = "offer:///"
@@ -36,7 +37,7 @@ class TrustLimits:
     timestamp_bytes: int = 16 * 1024
     snapshot_bytes: int = 64 * 1024
     targets_bytes: int = 256 * 1024
-    manifest_bytes: int = 4 * 1024 * 1024
+    manifest_bytes: int = MOST_MANIFEST_BYTES
 
 
 class Trust:
