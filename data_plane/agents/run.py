@@ -17,6 +17,7 @@ from data_plane.agents.steps import Ending, RecordedStep, StepOutcome, StepReque
 from faos_core import store_errors
 from faos_core.clock import Clock
 from faos_core.errors import FaosError
+from faos_core.ids import RunId
 
 DATABASE_RETRY_S = 1.0
 
@@ -37,6 +38,7 @@ class RunDriver:
         self._performer = performer
         self._broadcast = broadcast
         self._clock = clock
+        self._started_s: dict[RunId, float] = {}  # on the monotonic clock, of the runs that are driven here
 
     async def drive(
         self, open_run: OpenRun, plan: Plan, revision: int, history: Sequence[RecordedStep], begun: RecordedStep
@@ -93,8 +95,16 @@ class RunDriver:
             sight.came_to(outcome)
         return replace(step, outcome=outcome, finished_at=self._clock.now())
 
+    def let_go(self, run_id: RunId) -> None:
+        """The run is not driven here any more."""
+        self._started_s.pop(run_id, None)
+
     def _elapsed_s(self, run: RunRecord) -> float:
-        return (self._clock.now() - run.started_at).total_seconds()
+        """Since its start, waiting included. Only how long ago that was when this process took it up is the wall
+        clock's word: that may be set meanwhile, and by a day."""
+        now_s = self._clock.monotonic_s()
+        ago_s = max(0.0, (self._clock.now() - run.started_at).total_seconds())
+        return now_s - self._started_s.setdefault(run.run_id, now_s - ago_s)
 
     def publish_begun(self, open_run: OpenRun, step: RecordedStep) -> None:
         run_id = open_run.run.run_id

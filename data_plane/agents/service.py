@@ -230,6 +230,7 @@ class Runs:
         """Also of a run that was cancelled before its task had begun."""
         work.close()
         del self._active[run_id]
+        self._driver.let_go(run_id)
         self._broadcast.close(run_id)
 
     async def _through_outages(self, open_run: OpenRun, work: Coroutine[Any, Any, None]) -> None:

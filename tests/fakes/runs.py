@@ -28,16 +28,21 @@ from tests.fakes.model import ScriptedModel, Turn
 
 
 class ManualClock:
-    """Wall time that only a test moves."""
+    """Time that only a test moves."""
 
     def __init__(self) -> None:
         self.moment = datetime(2026, 1, 1, tzinfo=UTC)
+        self._set_by = timedelta()
 
     def now(self) -> datetime:
-        return self.moment
+        return self.moment + self._set_by
 
     def monotonic_s(self) -> float:
         return self.moment.timestamp()
+
+    def set_wall(self, by_s: float) -> None:
+        """As a person who corrects a machine's date."""
+        self._set_by += timedelta(seconds=by_s)
 
     async def sleep(self, duration_s: float) -> None:
         self.advance(duration_s)

@@ -246,6 +246,24 @@ async def test_seconds_end_run_between_steps(storage: Storage) -> None:
     assert steps[-1].result["text"] == "late"
 
 
+@pytest.mark.parametrize("by_s", [86_400, -86_400])
+async def test_seconds_are_not_those_of_a_clock_that_is_set(storage: Storage, by_s: float) -> None:
+    """A date that is corrected by a day must not end a run that began a second ago, nor give it a day more."""
+    node = make_node(storage, [GAUGE, "It reads 41872."], tools=["plant"], tool_choice=REQUIRED)
+    lasts_s = 1.0 if by_s > 0 else 301.0
+
+    async def read(arguments: Mapping[str, Any], idempotency_key: str) -> ToolResult:
+        node.clock.set_wall(by_s)
+        node.clock.advance(lasts_s)
+        return ToolResult("41872")
+
+    node.tools.add(definition("read_gauge", "Reads what a gauge shows now."), read)
+
+    run, _ = await complete(node)
+
+    assert run.error_code == ("" if by_s > 0 else "run.seconds")
+
+
 async def test_seconds_end_step_that_hangs(storage: Storage) -> None:
     """A step that never ends must not hold the run for ever, and must not stay open in the journal."""
     node = make_node(storage, [GAUGE, CALL], tools=["plant"], tool_choice=REQUIRED)
