@@ -71,6 +71,12 @@ CONTROL_PLANE_UNTRUSTED = define(
     why="Its certificate does not lead to the CA in {ca_file}.",
     next_step="Check the address, and copy ca/ca.pem anew from the control plane's data folder.",
 )
+NO_ANSWER = define(
+    "command.no_answer",
+    what="{whom} does not answer.",
+    why="It took the question and said nothing for {seconds} seconds.",
+    next_step="Look at its log, and at what the machine is busy with; then ask again: faos status",
+)
 NODE_NOT_RUNNING = define(
     "node.not_running",
     what="The node does not answer.",

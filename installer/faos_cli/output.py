@@ -13,6 +13,8 @@ GOOD, BAD, BUSY = "green", "red", "yellow"
 COLOURS = {
     "HEALTHY": GOOD,
     "LIVE": GOOD,
+    "UP": GOOD,
+    "DOWN": BAD,
     "SUCCEEDED": GOOD,
     "created": GOOD,
     "REJECTED": BAD,
@@ -146,6 +148,14 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.2f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def byte_size(count: float) -> str:
+    """987 B, 12.3 kB, 4.5 MB, 1.2 GB: powers of ten."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
