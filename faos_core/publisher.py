@@ -270,6 +270,10 @@ def is_same_statement(one: bytes, other: bytes) -> bool:
 
 
 def signed(statement: Signed, signer: Signer) -> bytes:
+    """Raises what the signer raises: a PIN that is wrong must be told from a key that is broken."""
     metadata: Metadata[Any] = Metadata(statement)
-    metadata.sign(signer)
+    try:
+        metadata.sign(signer)
+    except UnsignedMetadataError as error:
+        raise error.__cause__ or error from None
     return metadata.to_bytes(JSONSerializer(compact=True))
