@@ -13,6 +13,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Begin": {
         "up": ("up", "up", "Everything on this machine, from nothing to an agent's answers."),
         "status": ("status", "status", "How the control plane and the node of this context are."),
+        "top": ("top", "top", "What both are busy with, live."),
         "context": ("context", "context", "Which control plane and node the commands speak to."),
         "doctor": ("doctor", "doctor", "What keeps this machine from working, and what to do about it."),
     },
@@ -37,6 +38,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "ledger": ("ledger", "ledger", "What left this site: show it, verify it."),
         "tool": ("tool", "tool", "Tools of this node, and accepting what changed."),
         "model": ("model", "model", "Model files."),
+    },
+    "Sight": {
+        "metrics": ("metrics", "metrics", "What a node, or the control plane, counted and measured."),
     },
     "This command line": {
         "completion": ("completion", "completion", "Completion for your shell."),

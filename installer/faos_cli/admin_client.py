@@ -53,6 +53,7 @@ class AdminClient:
         self.resources = admin_grpc.ResourceServiceStub(channel)
         self.trust = admin_grpc.TrustServiceStub(channel)
         self.audit = admin_grpc.AuditServiceStub(channel)
+        self.telemetry = admin_grpc.TelemetryServiceStub(channel)
         self.address = address
         self._ca_file = ca_file
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -174,6 +175,11 @@ async def create_join_token(
 
 async def list_nodes(client: AdminClient, tenant: str = "", site: str = "") -> list[admin.Node]:
     return await client.list_all(client.nodes.ListNodes, admin.ListNodesRequest(tenant=tenant, site=site))
+
+
+async def get_metrics(client: AdminClient) -> admin.GetMetricsResponse:
+    """Of the process that answers."""
+    return await client.call(client.telemetry.GetMetrics, admin.GetMetricsRequest())
 
 
 async def apply_resources(

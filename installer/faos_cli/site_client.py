@@ -49,6 +49,13 @@ class SiteClient:
     async def get_status(self) -> site.GetStatusResponse:
         return await self._call(self.stub.GetStatus, site.GetStatusRequest())
 
+    async def get_activity(self) -> site.GetActivityResponse:
+        return await self._call(self.stub.GetActivity, site.GetActivityRequest())
+
+    async def get_metrics(self) -> str:
+        """In Prometheus' text format."""
+        return (await self._call(self.stub.GetMetrics, site.GetMetricsRequest())).text
+
     async def get_run(self, run_id: str) -> site.GetRunResponse:
         """Raises NotFoundError."""
         return await self._call(self.stub.GetRun, site.GetRunRequest(run_id=run_id))
