@@ -20,6 +20,13 @@ CERTIFICATE_OVER = define(
     why="The node was off, or without its control plane, for longer than it holds.",
     next_step="{next_step}",
 )
+DATABASE_EXPOSED = define(
+    "doctor.database_exposed",
+    what="The connection to the node's database at {host} is not sure to end there.",
+    why="Without sslmode=verify-full, whoever is in between reads names and times, and may answer in its place. "
+    "What customers wrote is sealed before it goes there.",
+    next_step="In node.toml, end database_url with ?sslmode=verify-full&sslrootcert=FILE",
+)
 CREDENTIALS_OPEN = define(
     "doctor.credentials_open",
     what="Other users of this machine can read {file}.",

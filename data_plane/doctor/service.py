@@ -1,5 +1,6 @@
 """All checks of a node, in the order in which a person thinks of them."""
 
+from data_plane.doctor.database import Database
 from data_plane.doctor.link import Link
 from data_plane.doctor.membership import OwnState
 from data_plane.doctor.site import site_of
@@ -11,4 +12,5 @@ from faos_core.machine import disk_checks
 def checks_of(subject: Subject) -> list[Check]:
     """Blocking: reads site.toml."""
     link, own, site = Link(subject), OwnState(subject), site_of(subject)
-    return [*link.checks(), *disk_checks(subject.data_dir), *own.checks(), *site.checks()]
+    database = Check("database", Database(subject).server)
+    return [*link.checks(), *disk_checks(subject.data_dir), *own.checks(), database, *site.checks()]

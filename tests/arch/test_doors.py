@@ -19,6 +19,8 @@ OWN_PACKAGES = ("data_plane", "tunnel", "faos_core", "faos_cli")
 # Modules that may hold a client which is no door, because it does not leave the site or is not the node's.
 LOCAL_CLIENTS: dict[str, str] = {
     "data_plane.api.server": "its channel() dials the node's own Unix socket (mode 0600): nothing leaves the machine",
+    "faos_core.store_postgres": "the node's own database, named by node.toml alone: nothing from the cloud names one",
+    "faos_core.store_sqlite": "a file in the node's data folder; the engine dials nothing",
     "faos_cli.admin_client": "the operator's own calls of the admin API, over TLS; it knows nothing of a node's data",
     "faos_cli.site_client": "dials the node's own Unix socket (mode 0600): nothing leaves the machine",
     "faos_cli.up.ports": "listens for a moment to learn whether a port is free; it connects to nothing",
@@ -28,6 +30,7 @@ LOCAL_CLIENTS: dict[str, str] = {
 CLIENT_MODULES = (
     "aiohttp",
     "anthropic",
+    "asyncpg",
     "boto3",
     "ftplib",
     "http.client",
@@ -42,6 +45,8 @@ CLIENT_MODULES = (
     "ollama",
     "openai",
     "pika",
+    "psycopg",
+    "psycopg2",
     "redis",
     "requests",
     "smtplib",
@@ -56,6 +61,7 @@ CONSTRUCTORS = frozenset(
     {f"{module}.{name}" for module in ("grpc", "grpc.aio") for name in ("secure_channel", "insecure_channel")}
     | {"socket.socket", "socket.create_connection", "socket.SocketType", "_socket.socket"}
     | {"asyncio.open_connection", "asyncio.open_unix_connection"}
+    | {"sqlalchemy.create_engine", "sqlalchemy.ext.asyncio.create_async_engine"}
     | {"tuf.ngclient.RequestsFetcher", "tuf.ngclient.Urllib3Fetcher", "tuf.ngclient.Updater"}
 )
 # Methods that do, whatever they are called on.
@@ -193,6 +199,9 @@ def test_registered_modules_do_open_what_they_are_registered_for() -> None:
         "import importlib\nimportlib.import_module('faos_cli.commands.' + name)",
         "import importlib\nimportlib.import_module(f'faos_cli.{name:{spec}}')",
         "from tuf.ngclient import Updater\nUpdater('x')",
+        "import sqlalchemy as sa\nsa.create_engine('postgresql://x/y')",
+        "from sqlalchemy import create_engine\ncreate_engine('postgresql://x/y')",
+        "import psycopg\npsycopg.connect('host=x')",
     ],
 )
 def test_scanner_catches_a_planted_client(planted: str) -> None:
