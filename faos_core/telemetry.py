@@ -4,8 +4,8 @@ Decided here, not by the environment: no OTEL_* variable has an effect but OTEL_
 spans away. Nothing global is set, so what libraries trace for themselves is not ours to export, and no exporter of
 OpenTelemetry's is used: the sink is the only way out, and at a site that is a file or a door.
 
-What waits is bounded. While the sink fails, spans wait up to that bound, then the newest are dropped and counted; who
-makes spans never waits.
+What waits is bounded. While the sink fails, spans wait up to that bound, then the newest are dropped and counted; what
+the sink refuses for good is dropped and counted too; who makes spans never waits.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from opentelemetry.trace import Span as SdkSpan
 
 from faos_core import names, trace_context
 from faos_core.clock import Clock
-from faos_core.errors import FaosError
+from faos_core.errors import FaosError, InvalidError
 from faos_core.meters import Counter, Gauge, Histogram, Instrument, Meters
 from faos_core.names import Attribute, Metric, Span
 from faos_core.trace_context import TraceContext
@@ -62,7 +62,8 @@ class Sink(Protocol):
     """Where OTLP goes."""
 
     async def send(self, signal: str, request: Message) -> None:
-        """signal: "traces" or "metrics". Bounded in time. Raises FaosError, OSError: not taken, it comes again."""
+        """signal: "traces" or "metrics". Bounded in time. Raises InvalidError: this is never taken; FaosError, OSError:
+        not taken, it comes again."""
 
 
 class TraceIds(RandomIdGenerator):
@@ -120,7 +121,7 @@ class Telemetry:
         self._is_failing = False
         labels = (Attribute.SIGNAL,)
         self._sent = Counter(Metric.TELEMETRY_SENT, "Spans and metrics that the sink took.", labels=labels)
-        self._dropped = Counter(Metric.TELEMETRY_DROPPED, "Spans for which there was no room.", labels=labels)
+        self._dropped = Counter(Metric.TELEMETRY_DROPPED, "Spans for which there was no room, and what was refused.", labels=labels)
         meters.add([self._sent, self._dropped])
         self._waiting = Waiting(self._dropped)
         self._ids = TraceIds()
@@ -199,16 +200,25 @@ class Telemetry:
         """Everything that waits, or until the sink fails: then the rest waits for the next time."""
         try:
             while batch := self._first():
-                await self._sink.send(TRACES, await asyncio.to_thread(encode_spans, batch))
+                await self._send(TRACES, await asyncio.to_thread(encode_spans, batch), len(batch))
                 for _ in batch:
                     self._waiting.spans.popleft()
-                self._sent.add(len(batch), TRACES)
-            await self._sink.send(METRICS, encode_metrics(self._measured()))
-            self._sent.add(1, METRICS)
+            await self._send(METRICS, encode_metrics(self._measured()), 1)
         except (FaosError, OSError) as error:
             self._failed(error)
+        except Exception as error:  # the supervisor of the export: telling must not end what is told about
+            log.error("telemetry.crashed", extra={names.ERROR: type(error).__name__}, exc_info=error)
         else:
             self._recovered()
+
+    async def _send(self, signal: str, request: Message, count: int) -> None:
+        try:
+            await self._sink.send(signal, request)
+        except InvalidError as error:
+            self._dropped.add(count, signal)
+            log.warning("telemetry.refused", extra={names.CODE: error.code.code, names.SIZE: count})
+        else:
+            self._sent.add(count, signal)
 
     def _first(self) -> Sequence[ReadableSpan]:
         spans = self._waiting.spans

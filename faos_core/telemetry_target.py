@@ -21,3 +21,11 @@ def check_bounds(interval_s: float, file_bytes: int, files: int) -> None:
         raise ValueError("file_bytes must be from 65536 (64 KiB) to 1073741824 (1 GiB).")
     if not 1 <= files <= 100:
         raise ValueError("files must be from 1 to 100.")
+
+
+def is_final(status: int) -> bool:
+    """Whether a collector's answer means that it never takes this request: to send it again is of no use.
+
+    Source: OTLP 1.x, "OTLP/HTTP response", retryable response codes.
+    """
+    return 400 <= status < 500 and status not in (408, 429)

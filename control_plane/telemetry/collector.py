@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from google.protobuf.message import Message
 
 from control_plane.telemetry.errors import COLLECTOR_REFUSED, COLLECTOR_UNREACHABLE
-from faos_core.errors import UnavailableError
+from faos_core.errors import InvalidError, UnavailableError
+from faos_core.telemetry_target import is_final
 
 TIMEOUT_S = 10.0
 HEADERS = {"Content-Type": "application/x-protobuf", "Connection": "close"}
@@ -23,10 +24,10 @@ class CollectorSink:
         self._ca_file = ca_file
 
     async def send(self, signal: str, request: Message) -> None:
-        """Raises UnavailableError."""
+        """Raises UnavailableError; InvalidError where the collector never takes this."""
         status = await asyncio.to_thread(self._post, signal, request.SerializeToString())
         if not 200 <= status < 300:
-            raise UnavailableError(COLLECTOR_REFUSED, status=status)
+            raise (InvalidError if is_final(status) else UnavailableError)(COLLECTOR_REFUSED, status=status)
 
     def _post(self, signal: str, body: bytes) -> int:
         connection = self._connection()

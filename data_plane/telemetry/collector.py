@@ -5,7 +5,8 @@ from google.protobuf.message import Message
 from data_plane.ceiling.models import DoorCeiling
 from data_plane.egress.http_door import HttpDoor, HttpRequest
 from data_plane.telemetry.errors import COLLECTOR_REFUSED
-from faos_core.errors import UnavailableError
+from faos_core.errors import InvalidError, UnavailableError
+from faos_core.telemetry_target import is_final
 
 READ_TIMEOUT_S = 10.0
 HEADERS = {"content-type": "application/x-protobuf"}
@@ -18,12 +19,14 @@ class CollectorSink:
         self._door = door
 
     async def send(self, signal: str, request: Message) -> None:
-        """Raises UnavailableError, DeniedError (the site does not let names pass there), StopError (the ledger)."""
+        """Raises UnavailableError, InvalidError (the collector never takes this), DeniedError (the site does not let
+        names pass there), StopError (the ledger)."""
         url = f"{self._door.endpoint.url.rstrip('/')}/v1/{signal}"
         body = request.SerializeToString()
         asked = HttpRequest("POST", url, HEADERS, body, DoorCeiling.IDENTIFIER, READ_TIMEOUT_S)
         async with self._door.send(asked) as answer:
             if not 200 <= answer.status < 300:
-                raise UnavailableError(COLLECTOR_REFUSED, endpoint=self._door.endpoint.name, status=answer.status)
+                kind = InvalidError if is_final(answer.status) else UnavailableError
+                raise kind(COLLECTOR_REFUSED, endpoint=self._door.endpoint.name, status=answer.status)
             async for _ in answer.pieces:  # what it says is of no interest; the connection is free again
                 pass

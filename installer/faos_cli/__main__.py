@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "model": ("model", "model", "Model files."),
     },
     "Sight": {
+        "trace": ("trace", "trace", "What was done here, and how long each part took."),
         "metrics": ("metrics", "metrics", "What a node, or the control plane, counted and measured."),
     },
     "This command line": {

@@ -71,6 +71,12 @@ CONTROL_PLANE_UNTRUSTED = define(
     why="Its certificate does not lead to the CA in {ca_file}.",
     next_step="Check the address, and copy ca/ca.pem anew from the control plane's data folder.",
 )
+TRACE_UNKNOWN = define(
+    "trace.unknown",
+    what="There is no single trace {named!r} here.",
+    why="{found} in the files of this machine match; they are written some seconds after the work, and old ones go.",
+    next_step="See which there are: faos trace",
+)
 NO_ANSWER = define(
     "command.no_answer",
     what="{whom} does not answer.",

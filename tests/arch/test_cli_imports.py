@@ -44,7 +44,10 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
-@pytest.mark.parametrize("command", ["apply", "get", "describe", "run", "runs", "tenant", "status", "join", "ledger"])
+@pytest.mark.parametrize(
+    "command",
+    ["apply", "get", "describe", "run", "runs", "tenant", "status", "top", "metrics", "trace", "join", "ledger"],
+)
 def test_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     """A command's help must not need what the command itself needs."""
     loaded = modules_after(command, "--help")
