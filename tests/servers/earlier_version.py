@@ -13,8 +13,9 @@ UPSTREAM = "origin/main"
 
 
 def git(*arguments: str) -> bytes:
-    """Raises CalledProcessError; FileNotFoundError without git."""
-    return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, timeout=60).stdout
+    """In this very folder, not in a repository that happens to be around it. Raises CalledProcessError; FileNotFoundError without git."""
+    command = ["git", "--git-dir", str(ROOT / ".git"), *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
 
 
 @cache
@@ -33,7 +34,16 @@ def commit() -> str | None:
 
 
 def is_here() -> bool:
-    return commit() is not None
+    """Also where there is no earlier version at all, which `is_first` says; not where this checkout was cut short."""
+    return commit() is not None or is_first()
+
+
+def is_first() -> bool:
+    """Whether the whole history is here, and nothing in it comes before this version."""
+    try:
+        return commit() is None and git("rev-parse", "--is-shallow-repository").strip() == b"false"
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return False
 
 
 def unpack(folder: Path) -> dict[str, str]:
