@@ -13,7 +13,10 @@ UPSTREAM = "origin/main"
 
 
 def git(*arguments: str) -> bytes:
-    """In this very folder, not in a repository that happens to be around it. Raises CalledProcessError; FileNotFoundError without git."""
+    """Of this very folder, not of a repository that happens to be around it.
+
+    Raises CalledProcessError; FileNotFoundError without git.
+    """
     command = ["git", "--git-dir", str(ROOT / ".git"), *arguments]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
 
