@@ -121,7 +121,7 @@ class Telemetry:
         self._is_failing = False
         labels = (Attribute.SIGNAL,)
         self._sent = Counter(Metric.TELEMETRY_SENT, "Spans and metrics that the sink took.", labels=labels)
-        self._dropped = Counter(Metric.TELEMETRY_DROPPED, "Spans for which there was no room, and what was refused.", labels=labels)
+        self._dropped = Counter(Metric.TELEMETRY_DROPPED, "What had no room, or was refused.", labels=labels)
         meters.add([self._sent, self._dropped])
         self._waiting = Waiting(self._dropped)
         self._ids = TraceIds()

@@ -27,7 +27,9 @@ class CollectorSink:
         """Raises UnavailableError; InvalidError where the collector never takes this."""
         status = await asyncio.to_thread(self._post, signal, request.SerializeToString())
         if not 200 <= status < 300:
-            raise (InvalidError if is_final(status) else UnavailableError)(COLLECTOR_REFUSED, status=status)
+            if is_final(status):
+                raise InvalidError(COLLECTOR_REFUSED, status=status)
+            raise UnavailableError(COLLECTOR_REFUSED, status=status)
 
     def _post(self, signal: str, body: bytes) -> int:
         connection = self._connection()

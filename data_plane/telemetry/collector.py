@@ -26,7 +26,9 @@ class CollectorSink:
         asked = HttpRequest("POST", url, HEADERS, body, DoorCeiling.IDENTIFIER, READ_TIMEOUT_S)
         async with self._door.send(asked) as answer:
             if not 200 <= answer.status < 300:
-                kind = InvalidError if is_final(answer.status) else UnavailableError
-                raise kind(COLLECTOR_REFUSED, endpoint=self._door.endpoint.name, status=answer.status)
+                name = self._door.endpoint.name
+                if is_final(answer.status):
+                    raise InvalidError(COLLECTOR_REFUSED, endpoint=name, status=answer.status)
+                raise UnavailableError(COLLECTOR_REFUSED, endpoint=name, status=answer.status)
             async for _ in answer.pieces:  # what it says is of no interest; the connection is free again
                 pass
