@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
         options.seed, first=options.first, count=options.faults, nodes=options.nodes, kinds=kinds_of(options.kinds)
     )
     chaos = Chaos(folder, faults, options)
+    print(f"chaos: {len(faults)} faults of seed {options.seed}, {options.minutes:.0f} minutes at most; logs: {folder}")
     began_s = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):  # one of a background job is ignored otherwise
         signal.signal(number, signal.default_int_handler)
@@ -112,7 +113,9 @@ def close(chaos: "Chaos", options: argparse.Namespace, took_s: float) -> int:
         print(f"what the processes said: {chaos.folder}")
     else:
         shutil.rmtree(chaos.folder, ignore_errors=True)
-    print(f"chaos: {len(chaos.struck)} faults, {len(violations)} violations, {took_s:.0f} s, seed {options.seed}")
+    per_fault_s = took_s / max(1, len(chaos.struck))
+    print(f"seed {options.seed}, {took_s:.0f} s, {per_fault_s:.1f} s for each fault")
+    print(f"chaos: {len(chaos.struck)} faults, {len(violations)} violations")
     return 1 if violations or (len(chaos.struck) < len(chaos.faults) and took_s < options.minutes * 60) else 0
 
 

@@ -109,7 +109,11 @@ async def disk_full(fleet: Fleet, node: ChaosNode, chance: random.Random) -> str
 
 
 async def clock_node(fleet: Fleet, node: ChaosNode, chance: random.Random) -> str:
-    return await set_clock(node.process, chance)
+    began_s, lives = time.monotonic(), node.process.lives
+    note = await set_clock(node.process, chance)
+    if node.process.lives > lives:
+        node.redated_s.append(began_s)
+    return note
 
 
 async def clock_cloud(fleet: Fleet, node: ChaosNode, chance: random.Random) -> str:

@@ -122,6 +122,7 @@ class ChaosNode:
     folder: Path
     name: str = ""
     process: Process = None  # type: ignore[assignment]  # made once it has joined
+    redated_s: list[float] = field(default_factory=list)  # when it was started under another date (monotonic)
 
     @property
     def data_dir(self) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,17 +13,19 @@ from tuf.api.metadata import Metadata
 
 from control_plane.audit.service import verify as verify_audit
 from control_plane.db.models import audit_records
+from data_plane.agents.errors import SECONDS_EXHAUSTED
 from data_plane.egress.ledger_verifier import Report, verify
 from data_plane.egress.service import ledger_folder
 from data_plane.link.config_store import StoredState, decode_state
 from faos.admin.v1 import admin_pb2 as admin
 from faos.site.v1 import site_pb2 as site
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
-from faos_core.errors import FaosError
+from faos_core.errors import FaosError, NotFoundError
 from tests.chaos.fleet import TENANT, ChaosNode, Fleet, local_client
 from tests.chaos.load import AcknowledgedRun, Load
 
 LOOK_AGAIN_S = 0.1
+LIST_AGAIN_S = 1.0
 Head = tuple[int, str]
 
 
@@ -66,7 +69,11 @@ class Judge:
         """After each fault, once converged."""
         for node in self.fleet.nodes:
             node.process.check_alive()
-            seen = await self.fleet.node(node)
+            try:
+                seen = await self.fleet.node(node)
+            except FaosError as error:
+                yield f"the control plane does not answer any more: {error.code.code}"
+                return
             if seen.alarm or seen.standing != admin.NODE_STANDING_ADMITTED:
                 yield f"node {node.place}: alarm {seen.alarm!r}, standing {seen.standing}"
             async for wrong in self._status(node):
@@ -114,6 +121,8 @@ class Judge:
         answer = await self.fleet.client.call(self.fleet.client.resources.GetRevision, request)
         if answer.revision.manifest_sha256 != state.healthy.manifest_sha256 or state.running != state.healthy:
             yield f"node {node.place}: revision {state.healthy.revision} is not the one that was published"
+        if state.high_water != state.healthy:
+            yield f"node {node.place}: its high-water mark is {state.high_water.revision}, of {state.healthy.revision}"
         if problem := await asyncio.to_thread(unsigned, node, state):
             yield f"node {node.place}: {problem}"
 
@@ -129,10 +138,12 @@ class Judge:
         for node in self.fleet.nodes:
             async for wrong in self._runs(node):
                 yield wrong
+            async for wrong in self._events(node):
+                yield wrong
 
-    async def _all(self, service: str, rpc: str) -> list[Any]:
+    async def _all(self, service: str, rpc: str, **asked: str) -> list[Any]:
         client = self.fleet.client
-        request = getattr(admin, f"{rpc}Request")(tenant=TENANT)
+        request = getattr(admin, f"{rpc}Request")(tenant=TENANT, **asked)
         return await client.list_all(getattr(getattr(client, service), rpc), request)
 
     async def _audit(self) -> AsyncIterator[str]:
@@ -164,14 +175,41 @@ class Judge:
                     answer = await client.get_run(run.run_id)
                 except FaosError as error:
                     yield f"{run.question}: acknowledged as {run.run_id}, and now: {error.code.code}"
-                    continue
-                for wrong in wrong_of(run, answer, turns.get(run.question, [])):
+                    if isinstance(error, NotFoundError):
+                        continue
+                    return  # and so for every other
+                is_late = any(run.asked_s <= redated_s <= run.told_s for redated_s in node.redated_s)
+                for wrong in wrong_of(run, answer, turns.get(run.question, []), is_late=is_late):
                     yield f"{run.question}: {wrong}"
 
+    async def _events(self, node: ChaosNode) -> AsyncIterator[str]:
+        """The end of every run arrives at the control plane, and once; a moment later, because nobody waits for it."""
+        give_up_s = time.monotonic() + self.bound_s
+        expected = {run.run_id for run in self.load.runs if run.node == node.place}
+        while True:
+            listed = await self._all("nodes", "ListEvents", node=node.name)
+            arrived = Counter(each.event.run_ended.run_id for each in listed if each.event.HasField("run_ended"))
+            if not (lost := expected - arrived.keys()) or time.monotonic() > give_up_s:
+                break
+            await asyncio.sleep(LIST_AGAIN_S)
+        if lost:
+            yield f"node {node.place}: the ends of {len(lost)} runs did not arrive as events: {sorted(lost)[:5]}"
+        if twice := [run_id for run_id, count in arrived.items() if count > 1]:
+            yield f"node {node.place}: the ends of {len(twice)} runs arrived more than once: {twice[:5]}"
+        if lost_count := (await self.fleet.node(node)).lost_event_count:
+            yield f"node {node.place}: {lost_count} events are said to be lost"
 
-def wrong_of(run: AcknowledgedRun, answer: site.GetRunResponse, turns: list[dict[str, Any]]) -> Iterator[str]:
-    """It ended well, as it was told; no recorded step was done again."""
-    if answer.run.state != site.RUN_STATE_SUCCEEDED:
+
+def wrong_of(
+    run: AcknowledgedRun, answer: site.GetRunResponse, turns: list[dict[str, Any]], *, is_late: bool
+) -> Iterator[str]:
+    """It ended well, as it was told; no recorded step was done again.
+
+    is_late: its node was started under another date meanwhile. Only the wall clock tells a new process how long ago a
+    run began, so this one may end for want of time, and for nothing else.
+    """
+    is_out_of_time = is_late and answer.run.error_code == SECONDS_EXHAUSTED.code
+    if answer.run.state != site.RUN_STATE_SUCCEEDED and not is_out_of_time:
         yield f"ended as {site.RunState.Name(answer.run.state)} {answer.run.error_code}"
     if (run.state, run.output) != (answer.run.state, answer.run.output):
         yield "its end was told otherwise than it is recorded"

@@ -30,6 +30,8 @@ class AcknowledgedRun:
     node: int
     question: str
     run_id: str
+    asked_s: float = 0.0  # from before it was acknowledged …
+    told_s: float = 0.0  # … until after its end was heard (monotonic)
     steps: dict[str, tuple[site.Step, float]] = field(default_factory=dict)  # by key: as recorded, and heard when
     state: int = 0
     error_code: str = ""
@@ -93,11 +95,12 @@ class Load:
     async def _begun(self, node: ChaosNode, question: str) -> AcknowledgedRun | None:
         """Ask with one idempotency key until the node says that it has the run."""
         request = site.RunAgentRequest(agent="assistant", input=question, idempotency_key=question)
+        asked_s = time.monotonic()
         while not self.stopping.is_set():
             try:
                 async with local_client(node) as client:
                     async for started in client.stub.RunAgent(request, timeout=ENDED_WITHIN_S):
-                        return AcknowledgedRun(node.place, question, started.event.run_id)
+                        return AcknowledgedRun(node.place, question, started.event.run_id, asked_s)
             except (FaosError, grpc.aio.AioRpcError):
                 self.retries += 1
             await asyncio.sleep(AGAIN_S)
@@ -134,7 +137,7 @@ class Load:
                     after = event.sequence
                 if event.HasField("finished"):
                     run.state, run.output = event.finished.state, event.finished.output
-                    run.error_code = event.finished.error_code
+                    run.error_code, run.told_s = event.finished.error_code, time.monotonic()
         except grpc.aio.AioRpcError as error:
             if not is_interruption(error):
                 raise
