@@ -7,8 +7,9 @@ does stands behind `faos_core.store_dialect.Dialect`.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -112,6 +113,7 @@ class Store:
         self._sole = sole
         self._open = False
         self._committing = False
+        self._kept: sa.Connection | None = None  # of the writer thread
         self._waiting: list[WaitingWrite] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -231,8 +233,7 @@ class Store:
             self._idle.set()
             return
         self._committing = True
-        done = self._loop.run_in_executor(self._writer, self._commit, batch)
-        done.add_done_callback(lambda outcomes: self._end_batch(batch, outcomes.result()))
+        self._writer.submit(self._commit_and_tell, batch)
 
     def _take_batch(self) -> list[WaitingWrite]:
         taken, self._waiting = self._waiting[:BATCH_WRITES], self._waiting[BATCH_WRITES:]
@@ -247,6 +248,12 @@ class Store:
                 write.outcome.set_result(outcome)
         self._committing = False
         self._loop.call_soon(self._begin_batch)
+
+    def _commit_and_tell(self, batch: Sequence[WaitingWrite]) -> None:
+        """In the writer thread. Nobody waits any more where the loop is closed."""
+        outcomes = self._commit(batch)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end_batch, batch, outcomes)
 
     def _commit(self, batch: Sequence[WaitingWrite]) -> list[Outcome[Any]]:
         """In the writer thread: one transaction around all, one outcome each. Never raises.
@@ -290,7 +297,7 @@ class Store:
         transaction_id = ""
         serial = any(write.serial for write in batch)
         try:
-            with (self._write_engine if serial else self._shared_engine).begin() as connection:
+            with self._begun(serial=serial) as connection:
                 transaction_id = self._dialect.transaction_id(connection)
                 done = self._work(batch, connection)
         except SQLAlchemyError as error:
@@ -298,6 +305,27 @@ class Store:
             if not (done and is_lost and transaction_id and self._was_committed(transaction_id)):
                 raise
         return done
+
+    @contextmanager
+    def _begun(self, *, serial: bool) -> Iterator[sa.Connection]:
+        """A transaction. Where connections are kept, handing one out and taking it back is saved, a fifth of what a
+        small transaction costs; after a failure it is handed back, and what is wrong with it is found there."""
+        if not self._dialect.keeps_connection:
+            with (self._write_engine if serial else self._shared_engine).begin() as connection:
+                yield connection
+            return
+        kept = self._kept = self._kept or self._write_engine.connect()
+        try:
+            with kept.begin():
+                yield kept
+        except BaseException:
+            self._hand_back()
+            raise
+
+    def _hand_back(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            kept.close()
 
     def _work(self, batch: Sequence[WaitingWrite], connection: sa.Connection) -> list[Outcome[Any]]:
         """Each piece between savepoints; a single one needs none. Raises BatchLostError."""
@@ -383,6 +411,7 @@ class Store:
     def _purge(self, rewrite: Sequence[sa.Table]) -> Outcome[None]:
         """In the writer thread, between batches."""
         try:
+            self._hand_back()
             if self._dialect.purge(self._write_engine, rewrite):
                 return Outcome(None)
             return Outcome(error=self._dialect.unavailable())
@@ -414,6 +443,7 @@ class Store:
         """In a thread of its own, where a cancellation of the waiter does not cut it off."""
         self._readers.shutdown()
         self._writer.shutdown()
+        self._hand_back()
         self._read_engine.dispose()
         self._write_engine.dispose()
 

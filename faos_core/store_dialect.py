@@ -27,6 +27,7 @@ class Dialect(Protocol):
     """One database of one engine. Thread-safe."""
 
     database: str  # as a person knows it; no credentials
+    keeps_connection: bool  # the writer's needs no look between transactions: it cannot be lost
 
     def prepare(self) -> None:
         """Make what must be there before the first connection. May block."""

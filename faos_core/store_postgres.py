@@ -86,6 +86,8 @@ Driver = psycopg.Connection[tuple[Any, ...]]
 class PostgresDialect:
     """One database on a server."""
 
+    keeps_connection = False
+
     def __init__(self, url: URL) -> None:
         if url.drivername not in ("postgresql", DRIVER):
             raise SetupError(URL_UNSUPPORTED, database=without_secrets(url))

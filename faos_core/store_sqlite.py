@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -22,6 +23,8 @@ LEAST_ROOM_BYTES = 64 << 10  # of the WAL's index and first pages
 
 class SQLiteDialect:
     """One file. Its write lock excludes other processes; a transaction that cannot have it in 5 s fails."""
+
+    keeps_connection = True
 
     def __init__(self, url: URL) -> None:
         if not url.database or url.database == ":memory:":
@@ -129,8 +132,14 @@ def set_reader_pragmas(connection: sqlite3.Connection, record: object) -> None:
 
 def begin_immediate(connection: sa.Connection) -> None:
     """Take the write lock at once: a later upgrade of a read lock cannot wait, it fails."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    begin(connection, "BEGIN IMMEDIATE")
 
 
 def begin_deferred(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    begin(connection, "BEGIN")
+
+
+def begin(connection: sa.Connection, statement: str) -> None:
+    """By the driver: there is nothing to compile. Raises sqlite3.Error."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(statement)
