@@ -28,6 +28,7 @@ KEY = ("tenant", "node", "revision")  # of node_config_status
 HERE = sa.and_(nodes.c.tenant == sa.bindparam("of_tenant"), nodes.c.name == sa.bindparam("of_name"))
 UPDATE = sa.update(nodes).where(HERE, nodes.c.standing == admin.NODE_STANDING_ADMITTED)
 KEEP_HEAD = sa.update(nodes).where(HERE).values(ledger_size=sa.bindparam("size"), ledger_root=sa.bindparam("root"))
+MOST_SIZE = 2**63 - 1  # of a ledger, as the column holds it; no ledger of ours gets there
 NAMES_AT_ONCE = 500  # engines bound the parameters of one statement
 
 
@@ -84,7 +85,7 @@ def _keep_heads(connection: sa.Connection, reports: Sequence[Report]) -> None:
     rows = []
     for report in reports:
         head, (size, root) = report.head or tunnel.LedgerHead(), kept.get(report.identity, (0, b""))
-        if head.size > size:
+        if size < head.size <= MOST_SIZE:
             place = {"of_tenant": report.identity.tenant, "of_name": report.identity.node}
             rows.append(place | {"size": head.size, "root": head.root_sha256})
             kept[report.identity] = (head.size, head.root_sha256)

@@ -28,6 +28,8 @@ from tunnel.tls import Peer
 
 log = logging.getLogger(__name__)
 
+MOST = 2**63 - 1  # that a column of numbers holds; a frame's go to twice as much
+MOST_FIELDS = 32  # of a NACK's path; a resource is not nested deeper
 LINGER_S = 0.1  # at most, that a heartbeat waits for others to be written with it
 HERE = sa.and_(nodes.c.tenant == sa.bindparam("of_tenant"), nodes.c.name == sa.bindparam("of_name"))
 NODE = sa.select(nodes).where(HERE)  # made once: making a statement costs more than executing it
@@ -74,7 +76,7 @@ class FleetService:
         values = {
             "last_seen_at": self._clock.now(),
             "connected_to": self.replica,
-            "version": hello.node_version[:64],
+            "version": _text(hello.node_version, 64),
             **_facts(hello.config),
         }
         here = _here(identity)
@@ -97,7 +99,7 @@ class FleetService:
             fields = {names.NODE: identity.node, names.REVISION: status.revision}
             log.info("config.refused", extra={**fields, names.STATE: tunnel.ApplyState.Name(status.state)})
         on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
-        key = {"tenant": identity.tenant, "node": identity.node, "revision": status.revision}
+        key = {"tenant": identity.tenant, "node": identity.node, "revision": _number(status.revision)}
         history = key | {("at" if name == "status_at" else name): value for name, value in columns.items()}
         await self._store.write_together(write_reports, Report(identity, on_node, history), serial=False)
 
@@ -108,7 +110,7 @@ class FleetService:
             "last_seen_at": self._clock.now(),
             "connected_to": self.replica,
             "active_runs": heartbeat.active_runs,
-            "finished_runs": heartbeat.finished_runs,
+            "finished_runs": _number(heartbeat.finished_runs),
             **(_facts(heartbeat.config) if heartbeat.HasField("config") else {}),
         }
         report = Report(identity, values, head=heartbeat.ledger_head)
@@ -169,9 +171,10 @@ def _here(identity: NodeIdentity) -> dict[str, Any]:
 
 def _starts(row: sa.Row[Any], identity: NodeIdentity, hello: tunnel.Hello) -> dict[str, Any]:
     """Which start of the node this is. Its count never falls and belongs to one start, unless there are two nodes."""
-    same_count = hello.epoch == row.epoch and bool(row.boot_id) and hello.boot_id != row.boot_id
-    facts = {"boot_id": hello.boot_id, "epoch": max(hello.epoch, row.epoch)}
-    if hello.epoch < row.epoch or same_count:
+    epoch = _number(hello.epoch)
+    same_count = epoch == row.epoch and bool(row.boot_id) and hello.boot_id != row.boot_id
+    facts = {"boot_id": hello.boot_id, "epoch": max(epoch, row.epoch)}
+    if epoch < row.epoch or same_count:
         log.error("node.cloned", extra={names.NODE: identity.node, names.CODE: NODE_CLONED.code})
         return facts | {"alarm": NODE_CLONED.code}
     if _lacks_entries(row, hello):
@@ -207,11 +210,22 @@ def _promotion(row: sa.Row[Any], identity: NodeIdentity, peer: Peer) -> dict[str
     }
 
 
+def _number(said: int) -> int:
+    """As a column holds it. What a node says is written together with what others say: a number that the database
+    refuses would cost all of them theirs."""
+    return min(said, MOST)
+
+
+def _text(said: str, length: int) -> str:
+    """As a column holds it: PostgreSQL has no NUL."""
+    return said[:length].replace("\0", "\ufffd")
+
+
 def _facts(config: tunnel.ConfigFacts) -> dict[str, Any]:
     return {
-        "attempted_revision": config.attempted_revision,
-        "running_revision": config.running_revision,
-        "healthy_revision": config.healthy_revision,
+        "attempted_revision": _number(config.attempted_revision),
+        "running_revision": _number(config.running_revision),
+        "healthy_revision": _number(config.healthy_revision),
     }
 
 
@@ -224,6 +238,6 @@ def _status(status: tunnel.ApplyStatus, at: datetime) -> dict[str, Any]:
         "nack_failed_to_reach": nack.failed_to_reach if refused else None,
         "nack_code": nack.code if refused else None,
         "nack_kind": nack.kind if refused else None,
-        "nack_resource_name": nack.resource_name[:63] if refused else None,
-        "nack_field_path": list(nack.field_path) if refused else None,
+        "nack_resource_name": _text(nack.resource_name, 63) if refused else None,
+        "nack_field_path": list(nack.field_path[:MOST_FIELDS]) if refused else None,
     }

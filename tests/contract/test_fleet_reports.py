@@ -129,3 +129,23 @@ async def test_many_are_as_many_statements_as_few(store: Store) -> None:
 
     few = await store.write(lambda connection: statements(connection, NODES[:1]))
     assert await store.write(lambda connection: statements(connection, NODES[1:7])) == few
+
+
+async def test_node_that_says_what_no_column_holds_costs_only_itself(fleet: FleetService, store: Store) -> None:
+    """Reports of all tenants are written together: one hostile node must not end the sessions of the others."""
+    huge, hostile, honest = 2**64 - 1, NODES[0], NODES[1]
+    wrong = status(tunnel.APPLY_STATE_REJECTED, huge)
+    wrong.nack.resource_name = "a\0b"
+    beat = tunnel.NodeHeartbeat(
+        finished_runs=huge, active_runs=2**32 - 1, config=tunnel.ConfigFacts(running_revision=huge)
+    )
+    beat.ledger_head.size = huge
+    good = tunnel.NodeHeartbeat(finished_runs=7, config=tunnel.ConfigFacts(running_revision=3))
+
+    await asyncio.gather(fleet.reported(hostile, wrong), fleet.reported(honest, status(HEALTHY)))
+    await asyncio.gather(fleet.progressed(hostile, beat), fleet.progressed(honest, good))
+
+    columns = (nodes.c.finished_runs, nodes.c.running_revision)
+    query = sa.select(*columns).where(nodes.c.name.in_([hostile.node, honest.node])).order_by(nodes.c.name)
+    rows = await store.read(lambda connection: connection.execute(query).all())
+    assert [tuple(row) for row in rows] == [(2**63 - 1, 2**63 - 1), (7, 3)]
