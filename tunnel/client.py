@@ -7,8 +7,8 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,13 +18,13 @@ from google.protobuf.message import Message
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import FaosError, IntegrityError, RetryError, UnauthenticatedError, UnavailableError
+from faos_core.errors import FaosError, IntegrityError, RetryError, SetupError, UnauthenticatedError, UnavailableError
 from tunnel import session
 from tunnel.backoff import Backoff
-from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, is_cancelled, mapped, parsed
+from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, mapped, parsed
 from tunnel.clock_difference import ClockDifference
 from tunnel.egress import Sealer
-from tunnel.errors import BLOB_UNKNOWN, CONTROL_PLANE_UNREACHABLE
+from tunnel.errors import BLOB_UNKNOWN, CERTIFICATE_NOT_KEPT, CONTROL_PLANE_UNREACHABLE
 from tunnel.event_push import EventPush, Events
 from tunnel.route import Direct, Route
 from tunnel.tls import CLIENT_OPTIONS, Credentials
@@ -250,8 +250,9 @@ class TunnelClient:
         try:
             await link.run()
         except UnauthenticatedError as error:
-            if await self._certificates.refused(link.credentials):
-                log.warning("certificate.refused", extra={names.CODE: error.code.code})
+            with kept():
+                if await self._certificates.refused(link.credentials):
+                    log.warning("certificate.refused", extra={names.CODE: error.code.code})
             return error
         except (SessionEndedError, FaosError) as error:
             return error
@@ -260,14 +261,12 @@ class TunnelClient:
     async def _renewed(self, link: "_Link") -> bool:
         """Whether there is a new certificate. What fails is tried again when `due` says so."""
         try:
-            await self._certificates.renew(link.renew)
+            with kept():
+                await self._certificates.renew(link.renew)
         except FaosError as error:
             log.warning("certificate.not_renewed", extra={names.CODE: error.code.code})
-        except OSError as error:
-            log.error("certificate.not_kept", extra={names.ERROR: type(error).__name__})
-        else:
-            return True
-        return False
+            return False
+        return True
 
     async def _recover_if_expired(self, address: str) -> None:
         """Raises FaosError."""
@@ -281,7 +280,17 @@ class TunnelClient:
                 raw = await self._sealer.seal(request, door=DOOR, destination=address, method=RECOVER)
                 return await _renewal(channel, RECOVER, raw, address)
 
-        await self._certificates.recover(ask)
+        with kept():
+            await self._certificates.recover(ask)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """A disk that takes no certificate is a failure of this session: what runs at the site goes on."""
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(CERTIFICATE_NOT_KEPT, reason=error.strerror or type(error).__name__) from error
 
 
 async def _first(task: "asyncio.Task[Any]", other: Coroutine[Any, Any, Any]) -> None:
@@ -358,9 +367,9 @@ class _Link:
 
     def unmute(self) -> None:
         if self._group and self._call and self._reporter is None:
-            self._reporter = self._group.create_task(self._report(self._call), name="session.report")
+            self._reporter = self._group.create_task(self._ending(self._report(self._call)), name="session.report")
             if self._push:
-                push = self._push.run(self._channel, self._address)
+                push = self._ending(self._push.run(self._channel, self._address))
                 self._pushing = self._group.create_task(push, name="session.push_events")
 
     async def hand_over(self, task: "asyncio.Task[Any]") -> None:
@@ -378,12 +387,21 @@ class _Link:
         try:
             with flattened():
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._read(call), name="session.read")
-                    group.create_task(self._tick(call), name="session.tick")
+                    group.create_task(self._ending(self._read(call)), name="session.read")
+                    group.create_task(self._ending(self._tick(call)), name="session.tick")
                     self._group = group
                     await self._perform(call, self._machine.open())
         finally:
+            self._group = None
             call.cancel()
+
+    async def _ending(self, work: Coroutine[Any, Any, None]) -> None:
+        """With one of its tasks the session ends: from then on nothing may begin in its group."""
+        try:
+            await work
+        except Exception:
+            self._group = None
+            raise
 
     async def get_blob(self, sha256: bytes, data: bytearray) -> None:
         """Append to `data` what it lacks of the blob. What arrived is in it, whatever is raised."""
@@ -396,10 +414,6 @@ class _Link:
             with mapped(self._address):
                 async for chunk in call:
                     _append(data, parsed(tunnel.BlobChunk, chunk))
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-            raise closed(self._address, "the session ended meanwhile") from None  # gRPC's word for a closed channel
         finally:
             call.cancel()
 
@@ -433,7 +447,8 @@ class _Link:
                     await self._send(call, partial(self._beat, sequence))
                 case session.Welcomed():
                     log.info("session.open", extra={names.ADDRESS: self._address})
-                    await self._certificates.welcomed(self.credentials)
+                    with kept():
+                        await self._certificates.welcomed(self.credentials)
                     self._node.connected(True)
                     self.welcomed.set()
                     self.unmute()

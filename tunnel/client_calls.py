@@ -50,6 +50,10 @@ def mapped(address: str) -> Iterator[None]:
         raise closed(address, "the stream has ended") from error
     except grpc.aio.UsageError as error:  # begun on a channel that has been closed meanwhile
         raise closed(address, "the session ended meanwhile") from error
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise closed(address, "the session ended meanwhile") from error  # gRPC's word for a channel that was closed
 
 
 def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:

@@ -1,6 +1,7 @@
 """How far this machine's clock is from the control plane's, as far as what comes from there tells."""
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -26,7 +27,8 @@ class ClockDifference:
         if kind not in ("welcome", "heartbeat") or not at.seconds:
             return
         was_off = self.alarms()
-        self.ahead_s = (now - at.ToDatetime(UTC)).total_seconds()
+        with suppress(ValueError, OverflowError):  # no time that there can be: whoever answers chooses the number
+            self.ahead_s = (now - at.ToDatetime(UTC)).total_seconds()
         if self.alarms() and not was_off:
             log.error("clock.differs", extra={names.DURATION_MS: round(self.ahead_s * 1000)})
 

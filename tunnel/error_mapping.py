@@ -64,14 +64,20 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> FaosError:
     leaf = LEAVES.get(error.code(), errors.InternalError)
     for key, value in error.trailing_metadata() or ():
         if key == DETAIL_KEY:
-            return leaf(_received(json.loads(value)))
+            return leaf(_received(value))
     return leaf(CALL_FAILED, status=error.code().name, details=error.details() or "no details")
 
 
-def _received(detail: dict[str, str]) -> ErrorCode:
-    """An entry that is outside the registry: its texts are already filled in."""
-    texts = {key: detail.get(key, "").replace("{", "{{").replace("}", "}}") for key in ("what", "why", "next_step")}
-    return ErrorCode(detail.get("code", "unknown"), **texts)
+def _received(raw: str | bytes) -> ErrorCode:
+    """An entry that is outside the registry: its texts are already filled in. Whoever answers may have written
+    anything; what is missing or no text is empty."""
+    try:
+        detail = json.loads(raw)
+    except (ValueError, RecursionError):
+        detail = None
+    said = {key: text for key, text in detail.items() if isinstance(text, str)} if isinstance(detail, dict) else {}
+    texts = {key: said.get(key, "").replace("{", "{{").replace("}", "}}") for key in ("what", "why", "next_step")}
+    return ErrorCode(said.get("code", "unknown"), **texts)
 
 
 if TYPE_CHECKING:

@@ -56,6 +56,12 @@ CERTIFICATE_REFUSED = define(
     why="Enrolment must end with a certificate for this node's own key and the TUF root that the join string pins.",
     next_step="Make a new join token on the control plane that you mean, and compare the fingerprint words.",
 )
+CERTIFICATE_NOT_KEPT = define(
+    "certificate.not_kept",
+    what="This node's next certificate cannot be kept: {reason}.",
+    why="Its data folder cannot be written, and a certificate that a crash would lose is not used.",
+    next_step="Make room on that disk, or mend it (faos doctor says which). The node tries again by itself.",
+)
 BLOB_UNKNOWN = define(
     "blob.unknown",
     what="No blob with digest {digest}.",
