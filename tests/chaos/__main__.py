@@ -110,6 +110,7 @@ def close(chaos: "Chaos", options: argparse.Namespace, took_s: float) -> int:
         print(f"VIOLATION at the end: {violation}")
     print("; ".join(f"{value} {name}" for name, value in chaos.facts.items()))
     if violations:
+        keep_disks(chaos.folder)
         print(f"what the processes said: {chaos.folder}")
     else:
         shutil.rmtree(chaos.folder, ignore_errors=True)
@@ -117,6 +118,16 @@ def close(chaos: "Chaos", options: argparse.Namespace, took_s: float) -> int:
     print(f"seed {options.seed}, {took_s:.0f} s, {per_fault_s:.1f} s for each fault")
     print(f"chaos: {len(chaos.struck)} faults, {len(violations)} violations")
     return 1 if violations or (len(chaos.struck) < len(chaos.faults) and took_s < options.minutes * 60) else 0
+
+
+def keep_disks(folder: Path) -> None:
+    """Beside where they are mounted: the mounts end with this process."""
+    for disk in folder.glob("node-*/disk"):
+        shutil.copytree(disk, disk.with_name("disk-in-the-end"), ignore=sockets_of, dirs_exist_ok=True)
+
+
+def sockets_of(folder: str, found: list[str]) -> list[str]:
+    return [name for name in found if (Path(folder) / name).is_socket()]
 
 
 class Chaos:
