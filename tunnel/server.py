@@ -25,6 +25,7 @@ from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
 from tunnel.events import EventReceiver, Key
 from tunnel.offer_frame import EncodedOffer, offer_frame
 from tunnel.open_call import OpenCall
+from tunnel.push_window import PushWindow
 from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ RETIRE_S = 5.0  # that a session goes on beside the one with the node's next cer
 STOP_GRACE_S = 3.0
 TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between
 TICKED_AT_ONCE = 256
-TOLD_AT_ONCE = 16  # nodes, before others have their turn: a push to thousands must not hold up everything else
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Recorder = Callable[[str, bytes], None]
@@ -136,6 +136,7 @@ class TunnelServer:
         self._sessions: set[_LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
         self._calls: set[OpenCall] = set()  # what nodes have open besides their sessions
         self._tasks: asyncio.TaskGroup | None = None  # while it runs
+        self._window = PushWindow()
 
     async def run(self) -> None:
         options = server_options(max_receive_bytes=MAX_UPSTREAM_BYTES, max_send_bytes=MAX_FRAME_BYTES)
@@ -228,9 +229,10 @@ class TunnelServer:
         live = _LiveSession(identity, peer, context, self._fleet, self._clock, self._heartbeat_s, self._welcomed)
         self._sessions.add(live)
         try:
-            await live.serve(requests)
+            await live.serve(requests, heard=self._window.leave)
         finally:
             self._sessions.discard(live)
+            self._window.leave(live)
             if self._live.get(identity) is live:
                 del self._live[identity]
                 await asyncio.shield(self._fleet.left(identity))
@@ -299,10 +301,9 @@ class TunnelServer:
 
     async def _tell(self, tenant: str, tasks: asyncio.TaskGroup) -> None:
         told = [live for live in self._live.values() if live.identity.tenant == tenant]
-        for number, live in enumerate(told, start=1):
+        for live in told:
+            await self._window.enter(live)
             tasks.create_task(live.surely(self._desire(live)))
-            if number % TOLD_AT_ONCE == 0:
-                await asyncio.sleep(0)
         log.info("targets.told", extra={names.TENANT: tenant, names.SIZE: len(told)})
 
     async def _tick_all(self, tasks: asyncio.TaskGroup) -> None:
@@ -319,7 +320,8 @@ class TunnelServer:
                     call.close(ConflictError(SESSION_SUPERSEDED))
 
     async def _desire(self, live: "_LiveSession") -> None:
-        await live.desire(await self._fleet.target(live.identity))
+        if not await live.desire(await self._fleet.target(live.identity)):
+            self._window.leave(live)  # nothing to answer
 
     async def _stop(self, server: grpc.aio.Server) -> None:
         with suppress(TimeoutError):
@@ -373,11 +375,14 @@ class _LiveSession:
     def is_open(self) -> bool:
         return self._machine.phase is session.Phase.OPEN
 
-    async def serve(self, requests: AsyncIterator[tunnel.NodeFrame]) -> None:
+    async def serve(
+        self, requests: AsyncIterator[tunnel.NodeFrame], *, heard: "Callable[[_LiveSession], None]"
+    ) -> None:
         """Until the node leaves; aborts the call when the machine or `close` ends the session."""
         self._task = asyncio.current_task()
         try:
             async for frame in requests:
+                heard(self)
                 await self._receive(frame)
                 if self._closed_by:
                     break
@@ -388,8 +393,11 @@ class _LiveSession:
         if self._closed_by:
             await abort(self._context, self._closed_by)
 
-    async def desire(self, target: session.Target | None) -> None:
-        await self.perform(self._machine.desire(target, self._clock.monotonic_s()))
+    async def desire(self, target: session.Target | None) -> bool:
+        """Whether there was anything to do."""
+        effects = self._machine.desire(target, self._clock.monotonic_s())
+        await self.perform(effects)
+        return bool(effects)
 
     def due(self) -> Sequence[session.CloudEffect]:
         """What is to be done by now."""

@@ -1,0 +1,44 @@
+"""To how many nodes a push goes at once, so that what a thousand of them answer does not hold up everything else.
+
+gRPC reads all connections of a process in one thread, in the order in which something came. Whoever calls meanwhile
+waits for the answers that came before; so only so many nodes may be about to answer. One that does not answer soon
+gives its place up, as far away as it may be.
+"""
+
+import asyncio
+from collections.abc import Hashable
+from contextlib import suppress
+
+PLACES = 32  # answers that a caller may find before it: half a millisecond each
+PATIENCE_S = 0.02
+
+
+class PushWindow:
+    """Belongs to one event loop. `enter` before an offer, `leave` when the node was heard."""
+
+    def __init__(self, places: int = PLACES, patience_s: float = PATIENCE_S) -> None:
+        self._places = places
+        self._patience_s = patience_s
+        self._entered_s: dict[Hashable, float] = {}  # of the loop's clock, oldest first
+        self._left = asyncio.Event()
+
+    async def enter(self, node: Hashable) -> None:
+        """Wait for a place. Cancel-safe."""
+        loop = asyncio.get_running_loop()
+        while node not in self._entered_s and len(self._entered_s) >= self._places:
+            oldest = next(iter(self._entered_s))
+            wait_s = self._entered_s[oldest] + self._patience_s - loop.time()
+            if wait_s <= 0:
+                del self._entered_s[oldest]
+                continue
+            self._left.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._left.wait()
+        self._entered_s.pop(node, None)  # the oldest stays first
+        self._entered_s[node] = loop.time()
+
+    def leave(self, node: Hashable) -> None:
+        """Idempotent; also for one that never entered."""
+        if self._entered_s.pop(node, None) is not None:
+            self._left.set()
