@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningLibraryError
-from securesystemslib.signer import CryptoSigner, Key, Signer
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 from tuf.api.metadata import (  # type: ignore[attr-defined]  # python-tuf re-exports them without saying so to mypy
     Metadata,
     MetaFile,
@@ -80,27 +81,51 @@ class TenantKeys:
     references: Mapping[str, str]  # TUF role → key reference
 
     def holds(self, role: str) -> bool:
-        """Whether the role is signed for here."""
-        return role in self.references
+        """Whether the role is signed for here. A key file that the root names no more, as a crash in the middle of a
+        rotation leaves it, is none: its signature under the new key's name would be refused by every node. Blocking."""
+        if not self.is_file(role):
+            return role in self.references
+        try:
+            self._named(role, _private_key(self.directory, self.references[role]))
+        except LookupError:
+            return False
+        except (OSError, ValueError, UnsupportedAlgorithm):
+            return True  # it should be: its use says what is wrong with it
+        return True
+
+    def is_file(self, role: str) -> bool:
+        """Whether its key is a file here, not a thing that a reference reaches."""
+        return self.references.get(role, "").startswith(FILE_SCHEME)
 
     def signer(self, role: str) -> Signer:
         """Open the key of a role; touches the disk, or the KMS. Raises SetupError when it cannot be used."""
         if role == Targets.type and not self.holds(role):
             raise SetupError(PUBLISHER_ELSEWHERE, tenant=self.directory.name)
         try:
-            return _open(self.directory, self.references[role], self.public_key(role))
+            reference = self.references[role]
+            if not self.is_file(role):
+                return Signer.from_priv_key_uri(reference, self.public_key(role))
+            private = _private_key(self.directory, reference)
+            return CryptoSigner(private, self._named(role, private))
         except (OSError, LookupError, ValueError, UnsupportedAlgorithm, SigningLibraryError) as error:
             raise SetupError(KEYS_UNUSABLE, role=role, directory=self.directory) from error
 
     def public_key(self, role: str) -> Key:
         return keys_of(self.root, role)[0]
 
+    def _named(self, role: str, private: PrivateKeyTypes) -> SSlibKey:
+        """The root's key that this is the private part of. Raises LookupError."""
+        own = SSlibKey.from_crypto(private.public_key())
+        for key in keys_of(self.root, role):
+            if isinstance(key, SSlibKey) and key.keyval["public"].strip() == own.keyval["public"].strip():
+                return key
+        raise LookupError(role)
 
-def _open(directory: Path, reference: str, public_key: Key) -> Signer:
-    if not reference.startswith(FILE_SCHEME):
-        return Signer.from_priv_key_uri(reference, public_key)
+
+def _private_key(directory: Path, reference: str) -> PrivateKeyTypes:
+    """Raises OSError, ValueError, UnsupportedAlgorithm."""
     pem = (directory / Path(reference.removeprefix(FILE_SCHEME)).name).read_bytes()
-    return CryptoSigner(load_pem_private_key(pem, None), public_key)
+    return load_pem_private_key(pem, None)
 
 
 def create_tenant_keys(directory: Path, *, now: datetime, publisher_key: Key | None = None) -> bytes:

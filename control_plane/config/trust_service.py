@@ -39,6 +39,7 @@ class Rotated:
     root_version: int
     revision: int  # 0: none
     moved: tuple[str, ...] = ()  # roles that have other keys now
+    left_here: tuple[str, ...] = ()  # roles whose keys are still here, and are not theirs any more
     is_new: bool = False  # the root stood not before
 
 
@@ -80,7 +81,7 @@ class TrustService:
         """Make this the tenant's root, and with another publisher its signature over what stands, in one transaction.
 
         root: the next version; signed here too where its key is here. The same root again changes nothing.
-        Keys here that the root names no more are destroyed.
+        Keys here that the root names no more are destroyed, those that an earlier rotation could not destroy too.
         Raises: InvalidError (not the next root; signed_targets not the new publisher's, or missing), StaleError
             (another revision came before the one signed), NotFoundError (tenant), SetupError (keys).
         """
@@ -92,7 +93,7 @@ class TrustService:
             lambda connection: self._write(connection, tenant, root, signed_targets, Author(actor, now, MOVED))
         )
         log.info("trust.rotated", extra={names.TENANT: tenant, names.REVISION: rotated.revision})
-        await asyncio.to_thread(self._forget, tenant, rotated.moved)
+        await asyncio.to_thread(self._forget, tenant, rotated.left_here)
         if rotated.is_new:
             await self._tell(tenant)
         return rotated
@@ -104,7 +105,7 @@ class TrustService:
         last, number = last_root(connection, tenant), standing_number(connection, tenant)
         publisher.root_of(root)
         if publisher.is_same_statement(last, root):
-            return Rotated(trust.version_of(last), number)
+            return Rotated(trust.version_of(last), number, left_here=self._left_here(connection, tenant, ()))
         root = self._signed_here(connection, tenant, last, root)
         publisher.check_next_root(last, root, now=author.at)
         version, moved = trust.version_of(root), _moved(last, root)
@@ -113,7 +114,14 @@ class TrustService:
             number = self._publish_again(connection, tenant, author, signed_targets, number)
         target = f"TUF root {version}" + "".join(f", another {role} key" for role in moved)
         record(connection, actor=author.name, action=ROTATE, tenant=tenant, target=target, at=author.at)
-        return Rotated(version, number, moved, is_new=True)
+        return Rotated(version, number, moved, self._left_here(connection, tenant, moved), is_new=True)
+
+    def _left_here(self, connection: sa.Connection, tenant: str, moved: tuple[str, ...]) -> tuple[str, ...]:
+        """By the root that stands now. What a reference to an HSM or a KMS opens is not looked at: it left if it
+        moved."""
+        keys = self._publication.keys(connection, tenant)
+        there = (role for role in publisher.MOVABLE if role in keys.references)
+        return tuple(role for role in there if not keys.holds(role) or (role in moved and not keys.is_file(role)))
 
     def _signed_here(self, connection: sa.Connection, tenant: str, last: bytes, root: bytes) -> bytes:
         """Raises SetupError when the root that stands has not signed it, and cannot here."""
@@ -133,7 +141,8 @@ class TrustService:
         return self._publication.publish(connection, tenant, plan, author, signed_targets=signed_targets)
 
     def _forget(self, tenant: str, roles: tuple[str, ...]) -> None:
-        """The new root is durable, so a key that stays here by mishap opens nothing: said, not raised."""
+        """The new root is durable, so a key that stays here by mishap signs nothing any more (TenantKeys.holds): said,
+        not raised; the same root again tries it again."""
         try:
             if roles:
                 trust.forget_keys(self._keys_dir / tenant, roles)

@@ -276,6 +276,66 @@ async def test_root_key_leaves_and_only_it_rotates(moved, trusts):
     assert not (moved._publication.keys_dir / "acme" / "root.pem").exists()
 
 
+async def test_keys_that_a_crash_left_behind_sign_nothing(service, trusts, key, tmp_path):
+    """The root is durable before the old keys are destroyed. One that survived must not sign under the new one's name:
+    every node would refuse it, and so would the root's next version, for ever."""
+    await change(service, knowledge("a"))
+    mine, folder = CryptoSigner.generate_ed25519(), service._publication.keys_dir / "acme"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    await move(service, trusts, key)
+    root = publisher.next_root((await trusts.get("acme")).roots[-1], now=service._clock.now(), root_key=mine.public_key)
+    root = publisher.with_signature(root, mine)
+    await trusts.rotate("acme", root, actor="ada")
+    for file, content in before.items():
+        file.write_bytes(content)  # as it was: nothing of this was destroyed
+
+    trust = await trusts.get("acme")
+    with pytest.raises(SetupError) as refused_apply:
+        await change(service, knowledge("b"))
+    following = publisher.next_root(trust.roots[-1], now=service._clock.now())
+    renewed = await trusts.rotate("acme", publisher.with_signature(following, mine), actor="ada")
+
+    assert (trust.has_root_key, trust.has_publisher_key) == (False, False)
+    assert refused_apply.value.code.code == "config.publisher_elsewhere"
+    assert renewed.root_version == 4
+    assert not {"root.pem", "targets.pem"} & {file.name for file in folder.iterdir()}
+
+
+async def test_handing_in_the_same_root_destroys_what_was_left(moved, trusts):
+    """What an operator does whose connection broke while the control plane was killed."""
+    folder = moved._publication.keys_dir / "acme"
+    references = (folder / "keys.json").read_text()
+    (folder / "targets.pem").write_bytes(CryptoSigner.generate_ed25519().private_bytes)
+    (folder / "keys.json").write_text(references.replace("{", '{"targets": "file:targets.pem",', 1))
+
+    await trusts.rotate("acme", (await trusts.get("acme")).roots[-1], actor="ada")
+
+    assert not (folder / "targets.pem").exists()
+    assert (folder / "keys.json").read_text() == references
+
+
+async def test_second_publisher_leaves_the_first_its_key(service, trusts, key):
+    """A root may name two; the one here is still named, so it is still good, and signs as itself."""
+    await change(service, knowledge("a"))
+    trust = await trusts.get("acme")
+    said = publisher.root_of(publisher.next_root(trust.roots[-1], now=service._clock.now()))
+    own = said.roles["targets"].keyids[0]
+    said.add_key(key.public_key, "targets")
+    said.roles["targets"].keyids.remove(own)
+    said.roles["targets"].keyids.append(own)
+    await trusts.rotate(
+        "acme", publisher.Metadata(said).to_bytes(), signed_targets=sign(service, key, trust.renewal), actor="ada"
+    )
+
+    applied = await change(service, knowledge("b"))
+    material = await service.offer_material("acme")
+    root = (await trusts.get("acme")).roots[-1]
+
+    assert applied.revision == 3
+    what = {"manifest": material.manifest_bytes, "revision": 3, "now": service._clock.now()}
+    publisher.check_targets(root, material.metadata.targets, **what)
+
+
 def other_snapshot(root):
     said = publisher.root_of(root)
     publisher._give(said, "snapshot", CryptoSigner.generate_ed25519().public_key)
