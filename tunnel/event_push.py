@@ -6,7 +6,8 @@ touches nothing else.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import grpc
@@ -19,7 +20,7 @@ from tunnel.backoff import Backoff
 from tunnel.client_calls import closed, flattened, is_cancelled, mapped, parsed
 from tunnel.egress import Sealer
 from tunnel.errors import EVENTS_UNANSWERED
-from tunnel.events import MOST_BATCH_EVENTS, EventSender, Forget, Key, Renumber, SenderEffect
+from tunnel.events import MOST_BATCH_EVENTS, EventSender, Forget, Key, Renumber
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class EventPush:
         self._door = door
         self._clock = clock or SystemClock()
         self._sender = EventSender(events.epoch)
+        self._ack_due_s = 0.0  # by the loop's clock
         self._one = asyncio.Lock()
         self._turn = asyncio.Lock()  # what an ack changes is not in the middle of changing when events are taken
 
@@ -86,6 +88,7 @@ class EventPush:
     async def _one_stream(self, channel: grpc.aio.Channel, address: str) -> None:
         """Returns when there has been nothing to push for a while. Raises FaosError."""
         self._sender.open()
+        self._wait_for_ack()
         with mapped(address):
             call: Call = channel.stream_stream(PUSH_EVENTS)()
         try:
@@ -100,19 +103,22 @@ class EventPush:
     async def _hear(self, call: Call, address: str) -> None:
         with mapped(address):
             async for raw in call:
+                self._wait_for_ack()
                 async with self._turn:
-                    for effect in self._sender.acknowledged(parsed(tunnel.EventAck, raw)):
-                        await self._perform(effect)
+                    await self._acknowledged(parsed(tunnel.EventAck, raw))
                 self._events.changed.set()
         raise closed(address, "it closed the stream")
 
-    async def _perform(self, effect: SenderEffect) -> None:
-        match effect:
-            case Renumber(epoch):
-                log.error("events.renumbered", extra={names.SEQUENCE: epoch})
-                await self._events.renumber(epoch)
-            case Forget(through):
-                await self._events.forget(through)
+    async def _acknowledged(self, ack: tunnel.EventAck) -> None:
+        for effect in self._sender.acknowledged(ack):
+            match effect:
+                case Renumber(epoch):
+                    log.error("events.renumbered", extra={names.SEQUENCE: epoch})
+                    await self._events.renumber(epoch)
+                    self._sender.renumbered(epoch)
+                    await self._acknowledged(ack)
+                case Forget(through):
+                    await self._events.forget(through)
 
     async def _talk(self, call: Call, address: str) -> None:
         while True:
@@ -122,8 +128,9 @@ class EventPush:
                 raw = await self._sealer.seal(
                     tunnel.EventBatch(events=batch), door=self._door, destination=address, method=PUSH_EVENTS
                 )
-                with mapped(address):
-                    await call.write(raw)
+                async with self._until_ack_is_due():
+                    with mapped(address):
+                        await call.write(raw)
             elif not await self._moved():
                 return
             if len(batch) < MOST_BATCH_EVENTS:
@@ -133,6 +140,8 @@ class EventPush:
         async with self._turn:
             if not self._sender.has_room:
                 return []
+            if self._sender.is_settled:
+                self._wait_for_ack()
             return self._sender.take(await self._events.after(self._sender.sent, MOST_BATCH_EVENTS))
 
     async def _moved(self) -> bool:
@@ -140,12 +149,29 @@ class EventPush:
 
         Raises DeadlineError when an ack is due for too long.
         """
-        settled = self._sender.is_settled
+        if not self._sender.is_settled:
+            async with self._until_ack_is_due():
+                await self._events.changed.wait()
+            return True
         try:
-            async with asyncio.timeout(IDLE_S if settled else ACK_S):
+            async with asyncio.timeout(IDLE_S):
                 await self._events.changed.wait()
         except TimeoutError:
-            if settled:
-                return False
-            raise DeadlineError(EVENTS_UNANSWERED, timeout_s=int(ACK_S)) from None
+            return False
         return True
+
+    def _wait_for_ack(self) -> None:
+        """From now on, however many events are made meanwhile."""
+        self._ack_due_s = asyncio.get_running_loop().time() + ACK_S
+
+    @asynccontextmanager
+    async def _until_ack_is_due(self) -> AsyncIterator[None]:
+        """Raises DeadlineError."""
+        late = DeadlineError(EVENTS_UNANSWERED, timeout_s=int(ACK_S))
+        if asyncio.get_running_loop().time() >= self._ack_due_s:
+            raise late
+        try:
+            async with asyncio.timeout_at(self._ack_due_s):
+                yield
+        except TimeoutError:
+            raise late from None

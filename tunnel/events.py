@@ -19,8 +19,8 @@ CREDIT_EVENTS = 1024
 CREDIT_BYTES = 256 * 1024
 MOST_BATCH_EVENTS = 256
 MOST_BATCH_BYTES = 64 * 1024
-MOST_EPOCH = 2**62  # whoever holds the control plane must not make a node run out of numbers
-MOST_SEQUENCE = 2**63 - 1
+MOST_NUMBER = 2**63 - 1  # that a database takes
+MOST_EPOCH = 2**62  # in an ack: whoever holds the control plane must not make a node run out of numbers
 
 
 class Key(NamedTuple):
@@ -50,7 +50,8 @@ class Forget:
 @dataclass(frozen=True, slots=True)
 class Renumber:
     """The control plane has events of the present epoch that this process never sent: the node was restored from a
-    backup. What this process made, and makes, is of this epoch instead. Comes before Forget."""
+    backup. Make durable that what this process made, and makes, is of this epoch instead; then tell `renumbered`, and
+    hand in the same ack again. Until then nothing has changed."""
 
     epoch: int
 
@@ -111,16 +112,18 @@ class EventSender:
         """Raises InvalidError for an ack that goes back, or that is for what was never sent."""
         key, is_first = Key(ack.epoch, ack.sequence), not self._is_open
         is_foreign = key.epoch >= self.epoch and key > self._ever_sent
-        if key.epoch >= MOST_EPOCH or (not is_first and (key < self.durable or is_foreign)):
+        is_none = key.epoch >= MOST_EPOCH or key.sequence > MOST_NUMBER
+        if is_none or (not is_first and (key < self.durable or is_foreign)):
             raise InvalidError(FRAME_UNEXPECTED, frame="an ack of what was not sent", expected="one of what was")
-        effects: list[SenderEffect] = []
         if is_foreign:
-            self.epoch = key.epoch + 1
-            self._ever_sent = key
-            effects.append(Renumber(self.epoch))
+            return [Renumber(key.epoch + 1)]
         self._credit_events, self._credit_bytes = ack.credit_events, ack.credit_bytes
         self._settle(key, is_first=is_first)
-        return [*effects, Forget(key)]
+        return [Forget(key)]
+
+    def renumbered(self, epoch: int) -> None:
+        """What this process made, and makes, is of this epoch, durably."""
+        self.epoch = epoch
 
     def _send(self, key: Key, size_bytes: int) -> None:
         self._under_way.append((key, size_bytes))
@@ -154,7 +157,7 @@ class EventReceiver:
             raise LimitError(EVENTS_OVER_CREDIT, events=len(batch.events), size_bytes=size_bytes, **fields)
         for event in batch.events:
             key = key_of(event)
-            if not (self._received < key and 1 <= key.epoch <= MOST_EPOCH and 1 <= key.sequence <= MOST_SEQUENCE):
+            if not (self._received < key and 1 <= key.epoch <= MOST_NUMBER and 1 <= key.sequence <= MOST_NUMBER):
                 raise InvalidError(FRAME_UNEXPECTED, frame="an event out of order", expected="the next event")
             self._received = key
 
@@ -196,7 +199,7 @@ def _without_hole(last: Key, event: tunnel.Event) -> Iterator[tunnel.Event]:
     key = key_of(event)
     before = last.sequence if last.epoch == key.epoch else 0
     if event.WhichOneof("event") == "events_dropped":
-        claimed = 0 if last.epoch == key.epoch else min(event.events_dropped.count, MOST_SEQUENCE)
+        claimed = 0 if last.epoch == key.epoch else min(event.events_dropped.count, MOST_NUMBER)
         yield _dropped(event, key, max(claimed, key.sequence - before))
         return
     if key.sequence - before > 1:

@@ -129,7 +129,7 @@ def test_what_an_older_stream_delivered_meanwhile_is_not_sent_again() -> None:
     assert sender.sent == Key(1, 5)
 
 
-@pytest.mark.parametrize("wrong", [ack(1, 1), ack(1, 9), ack(7, 0), ack(MOST_EPOCH, 1)])
+@pytest.mark.parametrize("wrong", [ack(1, 1), ack(1, 9), ack(7, 0), ack(MOST_EPOCH, 1), ack(0, 2**63)])
 def test_an_ack_that_cannot_be_ends_the_stream(wrong: tunnel.EventAck) -> None:
     """Whoever holds the control plane must not make a node forget what it has not sent."""
     sender = opened()
@@ -145,11 +145,22 @@ def test_a_node_restored_from_a_backup_takes_new_numbers() -> None:
     sender = EventSender(4)
     sender.open()
 
-    effects = sender.acknowledged(ack(4, 120))
+    assert sender.acknowledged(ack(4, 120)) == [Renumber(5)]
+    sender.renumbered(5)
 
-    assert effects == [Renumber(5), Forget(Key(4, 120))]
+    assert sender.acknowledged(ack(4, 120)) == [Forget(Key(4, 120))]
     assert numbers(sender.take([event(5, 1)])) == [(5, 1)]
     assert sender.acknowledged(ack(5, 1)) == [Forget(Key(5, 1))]
+
+
+@pytest.mark.parametrize("wrong", [ack(MOST_EPOCH, 1), ack(0, 2**63), ack(9, 2**64 - 1)])
+def test_a_first_ack_beyond_all_numbers_is_refused(wrong: tunnel.EventAck) -> None:
+    """Past what a database takes, one message of whoever answers would end the node at its next write."""
+    sender = EventSender(1)
+    sender.open()
+
+    with pytest.raises(InvalidError):
+        sender.acknowledged(wrong)
 
 
 def test_an_ack_of_an_earlier_process_is_no_foreign_one() -> None:
