@@ -118,6 +118,14 @@ def output_option(*formats: str) -> Callable[[F], F]:
     return click.option("-o", "--output", type=choice, default=formats[0], show_default=True, help="Output format.")
 
 
+def telemetry_option(command: F) -> F:
+    """--telemetry off|file, over what the settings say; None where it is not given."""
+    choice = click.Choice(["off", "file"])
+    return click.option("--telemetry", type=choice, help="Keep spans and metrics in the data folder: faos trace.")(
+        command
+    )
+
+
 def with_control_plane(command: F) -> F:
     """Give the command a Context as its first argument, with the flags that say which control plane."""
 

@@ -24,6 +24,7 @@ from data_plane.egress.service import ledger_folder
 from data_plane.identity.join import join
 from data_plane.identity.store import Membership
 from data_plane.settings import ApplyTimes, NodeSettings
+from data_plane.telemetry.settings import TelemetrySettings
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
 from tests.servers.databases import Databases
@@ -99,6 +100,7 @@ class Site:
         soak_s: float = 0.1,
         clock: Clock | None = None,
         node_clock: Clock | None = None,
+        node_telemetry: TelemetrySettings | None = None,
         **settings: Any,
     ) -> None:
         """fill: writes the site's files into an empty folder; the path of its site.toml. on_small_disk:
@@ -113,6 +115,7 @@ class Site:
         self._on_small_disk = on_small_disk
         self._soak_s = soak_s
         self._node_clock = node_clock
+        self._node_telemetry = node_telemetry or TelemetrySettings()
         self._settings = {"heartbeat_s": 1.0, "clock": clock, "database_url": self._databases.cloud} | settings
         self._stack = AsyncExitStack()
         self._cloud: AsyncExitStack | None = None
@@ -160,6 +163,7 @@ class Site:
             site_file=self.site_toml,
             database_url=self._databases.of_node(place),
             apply=ApplyTimes(soak_s=self._soak_s),
+            telemetry=self._node_telemetry,
         )
         self.nodes.append(SiteNode(settings, wire, member, self._node_clock, disk))
         self._stack.push_async_callback(self.nodes[-1].stop)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faos_cli.options import FILE, FOLDER
+from faos_cli.options import FILE, FOLDER, telemetry_option
 
 if TYPE_CHECKING:
     from control_plane.app import Endpoints
@@ -26,6 +26,7 @@ def control_plane() -> None:
     "--public-address", "public_addresses", metavar="HOST:PORT", multiple=True, help="Goes into join strings."
 )
 @click.option("--record-frames", type=FILE, help="Keep every body received, to prove what did not come.")
+@telemetry_option
 def run(config: Path | None, **given: Any) -> None:
     """Run the control plane until it is told to stop (Ctrl-C, SIGTERM). Writes a context.json for the other commands
     into its data folder.
@@ -62,11 +63,12 @@ def remember(settings: "ControlPlaneSettings", endpoints: "Endpoints") -> None:
     write_context(folder / FILE_NAME, context)
 
 
-def settings_of(config: Path | None, **given: Any) -> "ControlPlaneSettings":
+def settings_of(config: Path | None, *, telemetry: str | None = None, **given: Any) -> "ControlPlaneSettings":
     """The file's settings with the flags over them. Raises UsageError, SetupError."""
     from dataclasses import replace
 
     from control_plane.settings import ControlPlaneSettings, load_settings
+    from faos_core.telemetry_target import Target
 
     flags = {key: value for key, value in given.items() if value}
     for name, key in (("data", "data_dir"), ("record_frames", "received_frames_file")):
@@ -75,6 +77,8 @@ def settings_of(config: Path | None, **given: Any) -> "ControlPlaneSettings":
     if config is None and "data_dir" not in flags:
         raise click.UsageError("Say where its data is: --data DIR, or --config FILE.")
     base = load_settings(config) if config else ControlPlaneSettings(data_dir=flags["data_dir"])
+    if telemetry:
+        flags["telemetry"] = replace(base.telemetry, to=Target(telemetry))
     try:
         return replace(base, **flags)
     except ValueError as error:

@@ -60,7 +60,8 @@ def checks_of_node(
     from faos_cli.commands.node import settings_of
     from faos_core.clock import SystemClock
 
-    settings = settings_of(config, data if config else data or folder_of(ctx, string), site_file, None)
+    folder = data if config else data or folder_of(ctx, string)
+    settings = settings_of(config, data=folder, site_file=site_file, soak_s=None)
     said = network_of(**network)
     return checks_of(subject_of(settings, said or settings.network(), SystemClock(), string))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faos_cli import completion
-from faos_cli.options import with_control_plane
+from faos_cli.options import telemetry_option, with_control_plane
 
 if TYPE_CHECKING:
     from faos_cli.admin_client import AdminClient
@@ -23,7 +23,8 @@ def node() -> None:
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder that `faos join` filled.")
 @click.option("--site-file", type=click.Path(dir_okay=False, path_type=Path), help="The site's ceiling, site.toml.")
 @click.option("--soak", "soak_s", type=float, metavar="SECONDS", help="How long new configuration is watched.")
-def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: float | None) -> None:
+@telemetry_option
+def run(config: Path | None, **given: Any) -> None:
     """Run the node until it is told to stop (Ctrl-C, SIGTERM). It works with the control plane gone.
 
     \b
@@ -36,7 +37,7 @@ def run(config: Path | None, data: Path | None, site_file: Path | None, soak_s: 
     from data_plane.identity.store import IdentityStore
     from faos_core.logs import configure
 
-    settings = settings_of(config, data, site_file, soak_s)
+    settings = settings_of(config, **given)
     IdentityStore(settings.data_dir).load()  # says "join first" before seconds of imports
     from data_plane.app import serve
 
@@ -114,12 +115,20 @@ def readmit(context: "Context", name: str, reason: str) -> None:
     click.echo(f"node/{name} readmitted")
 
 
-def settings_of(config: Path | None, data: Path | None, site_file: Path | None, soak_s: float | None) -> Any:
+def settings_of(
+    config: Path | None,
+    *,
+    data: Path | None,
+    site_file: Path | None,
+    soak_s: float | None,
+    telemetry: str | None = None,
+) -> Any:
     """The file's settings with the flags over them."""
     import os
     from dataclasses import replace
 
     from data_plane.settings import load_settings, settings_without_file
+    from faos_core.telemetry_target import Target
 
     if config is None and data is None:
         raise click.UsageError("Say where its data is: --data DIR, or --config FILE.")
@@ -131,4 +140,6 @@ def settings_of(config: Path | None, data: Path | None, site_file: Path | None, 
         flags["site_file"] = site_file.absolute()
     if soak_s is not None:
         flags["apply"] = replace(base.apply, soak_s=soak_s)
+    if telemetry:
+        flags["telemetry"] = replace(base.telemetry, to=Target(telemetry))
     return replace(base, **flags)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SOAK_S = 0.5
+SIGHT = ("--telemetry", "file")  # for faos trace
 LAST_WORDS_S = 1.0  # that a process may take to end after its connections did
 RESTART_AFTER_S = 5.0  # a process that lived shorter is not started again
 
@@ -259,13 +260,13 @@ def control_plane_command(layout: Layout, memory: Memory) -> Command:
     tunnel, admin = f"{HOST}:{memory.tunnel_port}", f"{HOST}:{memory.admin_port}"
     listen = ("--tunnel-listen", tunnel, "--admin-listen", admin, "--public-address", tunnel)
     where = ("--data", str(layout.control_plane), "--record-frames", str(layout.frames))
-    arguments = ("control-plane", "run", *where, *listen)
+    arguments = ("control-plane", "run", *where, *listen, *SIGHT)
     return Command("control plane", arguments, layout.logs / "control-plane.log")
 
 
 def node_command(layout: Layout) -> Command:
     where = ("--data", str(layout.node), "--site-file", str(layout.ceiling))
-    arguments = ("node", "run", *where, "--soak", str(SOAK_S))
+    arguments = ("node", "run", *where, "--soak", str(SOAK_S), *SIGHT)
     return Command("node", arguments, layout.logs / "node.log", preload="data_plane.app")
 
 

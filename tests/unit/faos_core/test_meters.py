@@ -26,7 +26,12 @@ def test_counter_counts_by_label_and_in_all() -> None:
 def test_counter_loses_nothing_between_threads() -> None:
     """The ledger's and the store's threads count beside the loop's."""
     counter = Counter(Metric.RUN_TURNS, "Turns.")
-    threads = [threading.Thread(target=lambda: [counter.add() for _ in range(2_000)]) for _ in range(8)]
+
+    def count() -> None:
+        for _ in range(2_000):
+            counter.add()
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
 
     for thread in threads:
         thread.start()

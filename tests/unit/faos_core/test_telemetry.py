@@ -104,7 +104,7 @@ class Bench:
 
 def bench(known: Iterable[str] = (), **sink: Any) -> Bench:
     clock, kept, meters = StepClock(), Kept(**sink), Meters()
-    resource = {Resource.SERVICE_NAME: "faos-test"}
+    resource: dict[str, str] = {Resource.SERVICE_NAME: "faos-test"}
     made = Telemetry(
         kept, meters, resource=resource, vouches=frozenset(known).__contains__, clock=clock, interval_s=1.0
     )

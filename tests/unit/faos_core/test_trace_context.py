@@ -67,5 +67,7 @@ async def test_context_is_the_tasks_and_its_childrens() -> None:
             await asyncio.sleep(0)
             return [current(), await asyncio.ensure_future(seen())]
 
-    assert await asyncio.gather(inside(one), inside(two)) == [[one, one], [two, two]]
+    of_one, of_two = await asyncio.gather(inside(one), inside(two))
+
+    assert (of_one, of_two) == ([one, one], [two, two])
     assert current() is None
