@@ -9,6 +9,9 @@ its node is read. Each node is a connection of its own with a certificate of its
 * push → ACK: each node answers an offer with one status, HEALTHY, as an xDS client answers with one ACK;
 * apply → HEALTHY: with the six that a real node reports on the way there.
 
+With a thousand nodes an operator calls the admin API meanwhile (benchmarks/admin_probe.py): small calls (a node, the
+tenants), and a large one, the revision with the status of every node.
+
 Times run from the call of ApplyResources to the moment at which a node has sent its last status; "recorded" is when
 the database shows all of them. CPU is the server process's, until then. The nodes are Python and share the machine:
 with two cores they take more of it than the server does, which shows in the times and not in the CPU. Beside it,
@@ -68,7 +71,6 @@ WARM_UP = 2
 IDLE_S = 3.0
 START_S = 60.0
 PROBE_NODES = 1000
-PROBE_PAUSE_S = 0.01
 OUR_PUSHES, PEER_PUSHES = 10, 20
 
 
@@ -111,7 +113,7 @@ class Measure:
     idle_cpu_percent: float  # of one core, with everybody connected and silent but for heartbeats
     ack: dict[str, float]
     healthy: dict[str, float]
-    admin_p99_ms: float  # 0: not measured
+    admin: dict[str, float]  # of an operator's calls meanwhile; empty: not measured
 
 
 @contextmanager
@@ -254,22 +256,27 @@ class Bench:
             await self.push(states, result)
         return result
 
-    async def probed(self, count: int) -> float:
-        """p99 of an admin call, in milliseconds, while pushes go on."""
-        took_ms: list[float] = []
-
-        async def probe() -> None:
-            while True:
-                began_s = time.monotonic()
-                request = admin.GetRevisionRequest(tenant=TENANT, number=1)
-                await self._client.call(self._client.resources.GetRevision, request)
-                took_ms.append((time.monotonic() - began_s) * 1000)
-                await asyncio.sleep(PROBE_PAUSE_S)
-
-        probing = asyncio.ensure_future(probe())
+    async def probed(self, count: int) -> dict[str, float]:
+        """What admin calls take while so many pushes go on."""
+        program, context = (
+            str(Path(__file__).with_name("admin_probe.py")),
+            str(self._database.with_name("context.json")),
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, program, context, "node-0", stdin=-1, stdout=-1, limit=1 << 24
+        )
+        assert process.stdin
+        assert process.stdout
+        await process.stdout.readline()
         await self.pushes(ACK, count)
-        probing.cancel()
-        return round(quantile(took_ms, 0.99), 2)
+        process.stdin.write(b"\n")
+        took_ms: dict[str, list[float]] = json.loads(await process.stdout.readline())
+        await process.wait()
+        figures = {f"{what}_calls": float(len(values)) for what, values in took_ms.items()}
+        for what, values in took_ms.items():
+            figures[f"{what}_p50_ms"] = round(quantile(values, 0.50), 1)
+            figures[f"{what}_p99_ms"] = round(quantile(values, 0.99), 1)
+        return figures
 
     async def _recorded(self) -> None:
         query = "SELECT count(*) FROM nodes WHERE healthy_revision = ?"
@@ -328,7 +335,7 @@ async def measured(bench: Bench, server: Process, fleet: LightNodes, count: int,
     ack = await bench.pushes(ACK, pushes)
     healthy = await bench.pushes(REPORTED, max(2, pushes // 3))
     assert not ack.oddities + healthy.oddities, (ack.oddities + healthy.oddities)[:5]
-    admin_p99_ms = await bench.probed(max(2, pushes // 3)) if count == PROBE_NODES else 0.0
+    admin_calls = await bench.probed(2 * pushes) if count == PROBE_NODES else {}
     return Measure(
         nodes=count,
         herd_s=round(herd_s, 2),
@@ -337,7 +344,7 @@ async def measured(bench: Bench, server: Process, fleet: LightNodes, count: int,
         idle_cpu_percent=round(idle, 1),
         ack=summary(ack, count),
         healthy=summary(healthy, count),
-        admin_p99_ms=admin_p99_ms,
+        admin=admin_calls,
     )
 
 
@@ -369,9 +376,11 @@ def show(row: Measure, others: dict[str, dict[str, Any]]) -> None:
         times = [peer[key] for key in ("push_ack_p50_ms", "push_ack_p99_ms", "all_acked_median_ms")]
         costs = [peer[key] for key in ("cpu_us_per_push_node", "rss_kib_per_node", "full_state_all_s")]
         show_row(f"go-control-plane {mode}", row.nodes, [*times, float("nan")], costs)
-    more = f"an admin call meanwhile, p99 {row.admin_p99_ms:.1f} ms; " if row.admin_p99_ms else ""
+    for what in ("small", "large") if row.admin else ():
+        p50, p99, calls = (row.admin[f"{what}_{key}"] for key in ("p50_ms", "p99_ms", "calls"))
+        print(f"    {what} admin calls meanwhile: p50 {p50:.1f} ms, p99 {p99:.1f} ms ({calls:.0f} calls)")
     print(
-        f"    {more}idle: {row.idle_cpu_percent:.0f} % of a core; bodies in an offer: {row.ack['blobs_per_offer']:.1f};"
+        f"    idle: {row.idle_cpu_percent:.0f} % of a core; bodies in an offer: {row.ack['blobs_per_offer']:.1f};"
         f" to connect: {row.herd_cpu_us_per_node:.0f} µs of CPU a node",
         flush=True,
     )
@@ -397,8 +406,9 @@ def headlines(rows: Sequence[tuple[Measure, dict[str, dict[str, Any]]]]) -> list
         memory = own.get("rss_kib_per_node")
         found.append(Headline(f"RSS per node, {at}", row.rss_kib_per_node, "KiB", must=140, aim=memory, peer=memory))
         found.append(Headline(f"herd connected, {at}", row.herd_s, "s", peer=own.get("full_state_all_s")))
-        if row.admin_p99_ms:
-            found.append(Headline(f"admin call p99 meanwhile, {at}", row.admin_p99_ms, "ms", must=50))
+        if row.admin:
+            found.append(Headline(f"admin call p99 meanwhile, {at}", row.admin["small_p99_ms"], "ms", must=50))
+            found.append(Headline(f"all statuses, p99 meanwhile, {at}", row.admin["large_p99_ms"], "ms"))
     return found
 
 
