@@ -112,7 +112,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
             changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
-            async with running([*([telemetry] if telemetry else []), audit, tunnel, changes, admin]):
+            async with running([*([telemetry] if telemetry else []), audit, changes, tunnel, admin]):
                 tokens.addresses = settings.public_addresses or [
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]

@@ -40,7 +40,8 @@ class LiveNodes(Protocol):
 
 
 class ChangeFeed:
-    """Tells this process of the others' applies and revocations. A supervised service.
+    """Tells this process of the others' applies and revocations. A supervised service, ready before the first node is
+    served: what is done after that is seen, what was done before is found in the database.
 
     What this process does itself comes by here again, and is found to be done. A database that is away is asked again.
     """
@@ -105,12 +106,13 @@ class ChangeFeed:
             log.warning("changes.not_seen", extra={names.CODE: error.code.code})
 
     async def _look_once(self) -> int:
-        """How many records were new, at most 1,000. Raises FaosError: then they come again."""
+        """How many records were new, at most 1,000. Raises FaosError: then they come again. Whom somebody revoked is
+        cut first: telling tenants may take its time."""
         rows = await self._store.read(lambda connection: connection.execute(_newer(self._seen)).all())
-        for tenant in sorted({row.tenant for row in rows if row.tenant}):
-            await self._tenant_changed(tenant)
         named = {(row.tenant, row.target) for row in rows}
         await self._cut_refused(each for each in self._live.identities() if (each.tenant, each.node) in named)
+        for tenant in sorted({row.tenant for row in rows if row.tenant}):
+            await self._tenant_changed(tenant)
         self._seen = rows[-1].sequence if rows else self._seen
         return len(rows)
 
