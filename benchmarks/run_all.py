@@ -2,16 +2,20 @@
 
     python benchmarks/run_all.py [NAME …]      for example: agent_run push
 
+All take about ten minutes on two idle cores; one that takes longer than eight is stopped and FAILED.
 must: promised. aim: wanted. peer: somebody else's program in the same run; ratio: ours over theirs.
 Exit code 1 when one failed or missed what is promised. Figures and machine: benchmarks/results/*.json, all of them in
 benchmarks/results/all.json. How to read them: docs/dev/benchmarks.md.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from typing import Any
 from benchmarks.report import RESULTS, machine
 
 FOLDER = Path(__file__).resolve().parent
+LIMIT_S = 480.0  # of one benchmark
+STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,34 @@ class Outcome:
 def run(program: Path) -> Outcome:
     print(f"\n== {program.stem}", flush=True)
     began_s = time.monotonic()
-    status = subprocess.run([sys.executable, str(program)], cwd=FOLDER.parent).returncode
+    status = status_of(program)
     file = RESULTS / f"{program.stem}.json"
     facts = json.loads(file.read_text()) if status == 0 and file.exists() else {}
     took_s = round(time.monotonic() - began_s, 1)
     return Outcome(program.stem, status == 0, took_s, facts.get("headlines", []), facts.get("missing", []))
+
+
+def status_of(program: Path) -> int:
+    """Of its process. What it started goes with it when it takes too long, or when we are interrupted."""
+    process = subprocess.Popen([sys.executable, str(program)], cwd=FOLDER.parent, start_new_session=True)
+    try:
+        return process.wait(LIMIT_S)
+    except subprocess.TimeoutExpired:
+        print(f"{program.stem}: stopped after {LIMIT_S:.0f} s", file=sys.stderr)
+        return 1
+    finally:
+        if process.poll() is None:
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """It and all of its session: asked, then killed."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def show(outcomes: Sequence[Outcome]) -> None:

@@ -1,8 +1,8 @@
 """To how many nodes a push goes at once, so that what a thousand of them answer does not hold up everything else.
 
-gRPC reads all connections of a process in one thread, in the order in which something came. Whoever calls meanwhile
-waits for the answers that came before; so only so many nodes may be about to answer. One that does not answer soon
-gives its place up, as far away as it may be.
+gRPC hands on what came over all connections of a process in the order in which it came. Whoever calls meanwhile waits
+for the answers that came before; so only so many nodes may be about to answer. One that does not answer soon, however
+far away it is, gives its place up.
 """
 
 import asyncio
