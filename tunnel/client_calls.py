@@ -13,6 +13,7 @@ from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.errors import CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED
 
 DIAL_TIMEOUT_S = 20.0
+UNREACHED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # where the server itself said nothing
 Parsed = TypeVar("Parsed", bound=Message)
 
 
@@ -59,7 +60,7 @@ def mapped(address: str) -> Iterator[None]:
 def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:
     """The server's own error, or CONTROL_PLANE_UNREACHABLE when it was the connection that failed."""
     said = any(key == DETAIL_KEY for key, _ in error.trailing_metadata() or ())
-    if said or error.code() is not grpc.StatusCode.UNAVAILABLE:
+    if said or error.code() not in UNREACHED:
         return from_rpc_error(error)
     details = (error.details() or "no details").splitlines()[0]
     return UnavailableError(CONTROL_PLANE_UNREACHABLE, address=address, details=details, timeout_s=int(DIAL_TIMEOUT_S))

@@ -5,6 +5,7 @@ configuration, one offer at a time; the node reports what became of it. Nonces d
 Source: DESIGN section 5.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,7 @@ MOST_HEARTBEAT_S = 300.0  # whatever the control plane asks for
 MAX_NONCE_BYTES = 64  # the node echoes it in each status, and keeps each status in its ledger
 OFFER_SILENCE_S = 600.0  # a node that says nothing about an offer for this long may be offered it again
 PREEMPT_S = 30.0  # an offer about which nothing was heard for this long no longer keeps a newer one back
+MOST_NONCES = 64  # that a node remembers of one stream; beyond, the oldest is forgotten
 MOST_PREEMPTED = 8  # offers of one stream whose end is still listened for; beyond, the oldest is forgotten
 
 TERMINAL = frozenset({tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK})
@@ -364,7 +366,7 @@ class NodeSession:
     opened_at_s: float
     phase: Phase = Phase.GREETING
     heartbeat_s: float = 0.0
-    _nonces: set[bytes] = field(default_factory=set)
+    _nonces: deque[bytes] = field(default_factory=lambda: deque(maxlen=MOST_NONCES))
     _heard_at_s: float = 0.0
     _beat_at_s: float = 0.0
     _beats: int = 0
@@ -384,7 +386,7 @@ class NodeSession:
             case "config_offer" if len(frame.config_offer.nonce) > MAX_NONCE_BYTES:
                 return self._close(_unexpected("an offer with too long a nonce", "offer, heartbeat or drain"))
             case "config_offer":
-                self._nonces.add(frame.config_offer.nonce)
+                self._nonces.append(frame.config_offer.nonce)
                 return [Deliver(frame.config_offer)]
             case "heartbeat":
                 return []

@@ -438,3 +438,17 @@ class Conversation(RuleBasedStateMachine):
 
 Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestConversation = Conversation.TestCase
+
+
+def test_offers_without_end_cost_a_node_no_memory() -> None:
+    """Whoever holds the control plane can make up nonces as fast as the line carries them."""
+    machine = NodeSession(0.0)
+    machine.open()
+    machine.receive(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=1)), 0.0)
+
+    for number in range(10 * session.MOST_NONCES):
+        offer = tunnel.ConfigOffer(nonce=number.to_bytes(4))
+        machine.receive(tunnel.CloudFrame(config_offer=offer), 0.0)
+
+    assert len(machine._nonces) == session.MOST_NONCES
+    assert machine.report(tunnel.ApplyStatus(nonce=number.to_bytes(4)))
