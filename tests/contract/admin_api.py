@@ -1,5 +1,6 @@
 """A whole admin API over real TLS, for tests: real database, real CA, real services."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -102,10 +103,10 @@ def services_over(store: Store, folder: Path, sessions: OpenSessions) -> AdminSe
 
 
 @asynccontextmanager
-async def admin_api(folder: Path) -> AsyncIterator[AdminApi]:
-    """Serve on a free port until left."""
-    url = f"sqlite:///{folder / 'control-plane.db'}"
-    migrate_schema(url)
+async def admin_api(folder: Path, database_url: str | None = None) -> AsyncIterator[AdminApi]:
+    """Serve on a free port until left. database_url: None for a file in the folder."""
+    url = database_url or f"sqlite:///{folder / 'control-plane.db'}"
+    await asyncio.to_thread(migrate_schema, url)
     credentials, sessions = credentials_of(folder), OpenSessions()
     admin = BootstrapAdmin.open(folder / TOKEN_FILE)
     async with Store(url) as store:

@@ -24,6 +24,7 @@ from faos.tunnel.v1.tunnel_pb2 import ApplyState, NackCode
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from tests.contract.admin_api import AdminApi, Client, admin_api, client_of
 from tests.parts import ROOT
+from tests.servers.statements import refuse_inserts
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.identity import decode_join_string
 
@@ -44,8 +45,8 @@ def agent(name: str, **spec: Any) -> Resource:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[AdminApi]:
-    async with admin_api(tmp_path) as api:
+async def api(tmp_path: Path, database_url: str) -> AsyncIterator[AdminApi]:
+    async with admin_api(tmp_path, database_url) as api:
         yield api
 
 
@@ -337,8 +338,7 @@ async def test_validate_only_stores_and_records_nothing(client: Client) -> None:
 
 async def test_no_audit_no_action_for_every_mutation(client: Client, api: AdminApi) -> None:
     """The invariant, over the wire: with the audit log unwritable, nothing changes and the caller hears it."""
-    trigger = "CREATE TRIGGER broken BEFORE INSERT ON audit_records BEGIN SELECT RAISE(ABORT, 'no audit'); END"
-    await api.store.write(lambda connection: connection.exec_driver_sql(trigger))
+    await api.store.write(lambda connection: refuse_inserts(connection, "audit_records", "no audit"))
     before = await contents(api)
     calls = [
         client.tenants.CreateTenant(admin.CreateTenantRequest(name="new")),

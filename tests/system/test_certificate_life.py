@@ -156,9 +156,11 @@ def probes(received: Counter[bytes]) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("lost", ["answer", "next", "promotion"])
-async def test_a_crash_between_the_phases_leaves_a_pair_that_works(tmp_path: Path, lost: str) -> None:
+async def test_a_crash_between_the_phases_leaves_a_pair_that_works(
+    tmp_path: Path, lost: str, database_url: str
+) -> None:
     """Before the answer is on the disk, before it was used, after it was used and before the node noted so."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         await plane.join(tmp_path / "node")
         store = IdentityStore(tmp_path / "node")
@@ -205,9 +207,11 @@ async def test_a_new_pair_that_is_refused_gives_way_to_the_old(tmp_path: Path) -
     assert store.load_next() is None
 
 
-async def test_revoking_cuts_a_live_stream_within_a_second_and_bans_the_machine(tmp_path: Path) -> None:
+async def test_revoking_cuts_a_live_stream_within_a_second_and_bans_the_machine(
+    tmp_path: Path, database_url: str
+) -> None:
     """A stolen node must be gone when the operator's command returns, and must not come back under a new token."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         member = await plane.join(tmp_path / "node")
         name = member.identity.node
@@ -232,9 +236,9 @@ async def test_revoking_cuts_a_live_stream_within_a_second_and_bans_the_machine(
         assert refused.value.code.code == "node.revoked"
 
 
-async def test_an_evicted_machine_joins_again_as_another_node(tmp_path: Path) -> None:
+async def test_an_evicted_machine_joins_again_as_another_node(tmp_path: Path, database_url: str) -> None:
     """Evicting is for machines that are fine."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         first = await plane.join(tmp_path / "node")
         request = admin.EvictNodeRequest(tenant=TENANT, name=first.identity.node)
@@ -248,9 +252,13 @@ async def test_an_evicted_machine_joins_again_as_another_node(tmp_path: Path) ->
         assert second.identity != first.identity
 
 
-async def test_an_expired_node_recovers_by_itself_and_a_used_counter_quarantines(tmp_path: Path) -> None:
+async def test_an_expired_node_recovers_by_itself_and_a_used_counter_quarantines(
+    tmp_path: Path, database_url: str
+) -> None:
     """A node that was off for a week needs no person; two holders of its recovery key need one."""
-    async with running_control_plane(tmp_path / "cp", node_certificate_lifetime_s=2.0) as plane:
+    async with running_control_plane(
+        tmp_path / "cp", database_url=database_url, node_certificate_lifetime_s=2.0
+    ) as plane:
         await plane.create_tenant()
         member = await plane.join(tmp_path / "node")
 
@@ -275,9 +283,9 @@ async def test_an_expired_node_recovers_by_itself_and_a_used_counter_quarantines
         assert (seen.standing, seen.alarm) == (admin.NODE_STANDING_QUARANTINED, "node.recovery_reused")
 
 
-async def test_a_copied_node_is_told(tmp_path: Path) -> None:
+async def test_a_copied_node_is_told(tmp_path: Path, database_url: str) -> None:
     """The same identity from two machines is shown, before it does harm."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         member = await plane.join(tmp_path / "node")
         for epoch, expected in ((3, ""), (4, ""), (3, "node.cloned")):

@@ -57,8 +57,8 @@ class Recorder:
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[RunningControlPlane]:
-    async with running_control_plane(tmp_path / "cp") as plane:
+async def plane(tmp_path: Path, database_url: str) -> AsyncIterator[RunningControlPlane]:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant("mercy", "main", "annex")
         yield plane
 

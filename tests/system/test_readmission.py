@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -40,12 +41,15 @@ async def quarantine(plane: RunningControlPlane, data_dir: Path) -> None:
     async with open_channel(plane.tunnel_address, credentials) as channel:
         for _ in range(2):
             request = tunnel.RecoverRequest(counter=9, csr_der=certificate_request(new_key()))
-            await channel.unary_unary(RECOVER)(request.SerializeToString()).code()
+            recover: Any = channel.unary_unary(RECOVER)
+            await recover(request.SerializeToString()).code()
 
 
-async def test_quarantined_node_comes_back_by_itself_once_it_is_readmitted(tmp_path: Path) -> None:
+async def test_quarantined_node_comes_back_by_itself_once_it_is_readmitted(tmp_path: Path, database_url: str) -> None:
     """Its machine is far away, and its recovery count is behind: a restored backup must need no visit."""
-    async with running_control_plane(tmp_path / "cp", node_certificate_lifetime_s=3.0) as plane:
+    async with running_control_plane(
+        tmp_path / "cp", database_url=database_url, node_certificate_lifetime_s=3.0
+    ) as plane:
         await plane.create_tenant()
         member = await plane.join(tmp_path / "node")
         name = str(member.identity.node)
@@ -70,9 +74,9 @@ def expired(plane: RunningControlPlane, credentials: Credentials) -> Callable[[]
     return look
 
 
-async def test_readmitted_clone_is_silent_until_there_are_two_again(tmp_path: Path) -> None:
+async def test_readmitted_clone_is_silent_until_there_are_two_again(tmp_path: Path, database_url: str) -> None:
     """An alarm that cannot be ended is one that nobody looks at; one that ends for good hides the next thief."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         name = str((await plane.join(tmp_path / "node")).identity.node)
         assert await connected(plane, tmp_path / "node", name, epoch=5) == ""
@@ -87,10 +91,10 @@ async def test_readmitted_clone_is_silent_until_there_are_two_again(tmp_path: Pa
         assert await connected(plane, tmp_path / "node", name, epoch=3) == "node.cloned"
 
 
-async def test_start_with_a_shorter_ledger_is_an_alarm_until_it_is_accepted(tmp_path: Path) -> None:
+async def test_start_with_a_shorter_ledger_is_an_alarm_until_it_is_accepted(tmp_path: Path, database_url: str) -> None:
     """The control plane is the witness of what the site has recorded: whoever cuts the record must not go unseen."""
     data = tmp_path / "node"
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         name = str((await plane.join(data)).identity.node)
         shutil.copytree(ledger_folder(data), tmp_path / "backup")
@@ -105,9 +109,9 @@ async def test_start_with_a_shorter_ledger_is_an_alarm_until_it_is_accepted(tmp_
         assert await connected(plane, data, name, epoch=4) == ""
 
 
-async def test_revoked_node_is_not_readmitted(tmp_path: Path) -> None:
+async def test_revoked_node_is_not_readmitted(tmp_path: Path, database_url: str) -> None:
     """A ban that one word undoes is none: the machine joins anew, with keys that no thief has."""
-    async with running_control_plane(tmp_path / "cp") as plane:
+    async with running_control_plane(tmp_path / "cp", database_url=database_url) as plane:
         await plane.create_tenant()
         name = str((await plane.join(tmp_path / "node")).identity.node)
         await plane.nodes.RevokeNode(admin.RevokeNodeRequest(tenant=TENANT, name=name), metadata=plane.metadata)
