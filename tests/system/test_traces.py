@@ -32,7 +32,8 @@ QUESTION = "Is it fine?"
 
 
 def resources() -> list[pb.Resource]:
-    required = {"policies": ["all"], "tool_choice": pb.TOOL_CHOICE_REQUIRED, "limits": pb.RunLimits(max_tool_calls=1)}
+    limits = pb.RunLimits(max_tool_calls=1)
+    required: dict[str, Any] = {"policies": ["all"], "tool_choice": pb.TOOL_CHOICE_REQUIRED, "limits": limits}
     asking = agent(tools=["rogue"], knowledge=["handbook"], **required)
     return [model(), knowledge_base(), allow_all(), tool_server(), asking]
 
@@ -63,7 +64,10 @@ def ancestors(trace: Trace, span: Span) -> Iterator[str]:
 async def test_change_and_run_are_one_trace_each_over_both_planes(tmp_path: Path) -> None:
     """Somebody asks why an apply took four minutes, or an answer forty seconds: one picture says where they went."""
     canary, called = Canary(), trace_context.new_trace()
-    to_files = {"telemetry": CloudTelemetry(to=Target.FILE), "node_telemetry": TelemetrySettings(to=Target.FILE)}
+    to_files: dict[str, Any] = {
+        "telemetry": CloudTelemetry(to=Target.FILE),
+        "node_telemetry": TelemetrySettings(to=Target.FILE),
+    }
     async with Site(tmp_path, heartbeat_s=5.0, **to_files) as whole:
         revision = await apply_in(whole, called, *resources())
         await whole.settled(revision=revision, states=[tunnel.APPLY_STATE_HEALTHY])
