@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 
@@ -15,30 +14,17 @@ from data_plane.api.errors import ALREADY_RUNNING, SOCKET_FAILED, SOCKET_PATH_TO
 from data_plane.api.service import SiteApi
 from faos.site.v1.site_pb2_grpc import add_SiteServiceServicer_to_server
 from faos_core.errors import ConflictError, SetupError
+from faos_core.site_socket import CHANNEL_OPTIONS, CLIENT_OPTIONS, socket_path
 from tunnel.error_mapping import ErrorInterceptor
 
-SOCKET_FILE = "node.sock"
 LOCK_FILE = "node.lock"
 SOCKET_PATH_LIMIT = 107  # bytes; sun_path of unix(7), less its final zero
 STOP_GRACE_S = 1.0
-MESSAGE_BYTES = 64 * 1024 * 1024  # a whole run with its steps
-
-# For servers and clients of this socket. No proxy: an environment that names one means the network's.
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.enable_http_proxy", 0),
-)
-
-
-def socket_path(data_dir: Path) -> Path:
-    return data_dir.resolve() / SOCKET_FILE
 
 
 def channel(data_dir: Path) -> grpc.aio.Channel:
     """A client's channel to the node of this data folder. The caller closes it."""
-    options = [*CHANNEL_OPTIONS, ("grpc.default_authority", "localhost")]
-    return grpc.aio.insecure_channel(f"unix:{socket_path(data_dir)}", options=options)
+    return grpc.aio.insecure_channel(f"unix:{socket_path(data_dir)}", options=CLIENT_OPTIONS)
 
 
 class SiteServer:

@@ -8,7 +8,7 @@ from functools import partial
 import grpc
 from cryptography import x509
 
-from data_plane.api.server import channel, socket_path
+from data_plane.api.server import channel
 from data_plane.doctor.errors import CERTIFICATE_OVER
 from data_plane.doctor.subject import Subject
 from data_plane.egress.errors import LEDGER_DAMAGED
@@ -20,6 +20,7 @@ from faos.site.v1 import site_pb2 as site
 from faos.site.v1.site_pb2_grpc import SiteServiceStub
 from faos_core.checkup import Check, Finding, Verdict, failed, in_thread, passed, skipped
 from faos_core.errors import REGISTRY, IntegrityError, SetupError
+from faos_core.site_socket import socket_path
 from tunnel.identity import CLOCK_SKEW
 
 CALL_TIMEOUT_S = 5.0

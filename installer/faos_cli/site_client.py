@@ -14,6 +14,7 @@ from faos.site.v1 import site_pb2 as site
 from faos.site.v1 import site_pb2_grpc as site_grpc
 from faos_cli import errors
 from faos_core.errors import FaosError, UnavailableError
+from faos_core.site_socket import CLIENT_OPTIONS, SOCKET_FILE, socket_path
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 
 if TYPE_CHECKING:
@@ -22,17 +23,12 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-SOCKET_FILE = "node.sock"
-MESSAGE_BYTES = 64 * 1024 * 1024  # a whole run with its steps
 CALL_TIMEOUT_S = 30.0
 PATIENCE_S = 90.0  # that a node may take to come back in the middle of a run
 RETRY_S = 0.2
 PAGE_SIZE = 200
 OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.enable_http_proxy", 0),  # an environment that names a proxy means the network's
-    ("grpc.default_authority", "localhost"),
+    *CLIENT_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -174,7 +170,7 @@ async def connect(node_data_dir: Path) -> AsyncIterator[SiteClient]:
 
 def socket_of(node_data_dir: Path) -> Path:
     """Raises UnavailableError when there is none."""
-    socket = node_data_dir.resolve() / SOCKET_FILE
+    socket = socket_path(node_data_dir)
     if not socket.exists():
         raise not_running(socket.parent)
     return socket

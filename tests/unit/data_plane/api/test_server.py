@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from data_plane.api.interfaces import Facts, LinkState
-from data_plane.api.server import SiteServer, channel, owned, socket_path
+from data_plane.api.server import SiteServer, channel, owned
 from data_plane.api.service import SiteApi
 from data_plane.egress.interfaces import LedgerHead
 from data_plane.storage.service import Storage
@@ -19,6 +19,7 @@ from faos.site.v1 import site_pb2 as site
 from faos.site.v1.site_pb2_grpc import SiteServiceStub
 from faos_core.errors import ConflictError, FaosError, NotFoundError, SetupError
 from faos_core.lifecycle import running
+from faos_core.site_socket import socket_path
 from tests.fakes.runs import Node, make_node
 from tunnel.error_mapping import from_rpc_error
 
