@@ -113,6 +113,12 @@ RESOURCES_REFUSED = define(
     why="A revision is taken as a whole or not at all; nothing was changed.",
     next_step="Correct the places listed, then run the command again.",
 )
+TOKEN_EMPTY = define(
+    "context.token_empty",
+    what="No context was added.",
+    why="--with-token reads the token from standard input, and there was none.",
+    next_step="Hand it in: faos context add NAME --server HOST:PORT --ca FILE --with-token < FILE",
+)
 NOT_CONFIRMED = define(
     "sign.not_confirmed",
     what="Nothing was signed.",

@@ -13,6 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+DEFAULT_WAIT_S = 300
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -59,6 +60,19 @@ def reason_option(command: F) -> F:
     return click.option("--reason", default="", metavar="TEXT", help="Why, for the history: faos get revisions.")(
         command
     )
+
+
+def wait_option(command: F) -> F:
+    """--wait [TIMEOUT]: seconds, or None."""
+    return click.option(
+        "--wait",
+        "wait_s",
+        type=DURATION,
+        is_flag=False,
+        flag_value=DEFAULT_WAIT_S,
+        metavar="[TIMEOUT]",
+        help="Until the nodes that it concerns are healthy, or one refuses [5m].",
+    )(command)
 
 
 def set_options(command: F) -> F:

@@ -101,14 +101,19 @@ def confirming(*, assume_yes: bool) -> Confirm:
 
     def confirm(checked: Checked) -> None:
         show(checked)
-        if assume_yes:
-            return
-        if not sys.stdin.isatty():
-            raise SetupError(NOT_CONFIRMED)
-        if not click.confirm(f"Sign revision {checked.revision} of tenant {checked.tenant}?", err=True):
-            raise DeniedError(NOT_CONFIRMED)
+        require_yes(f"Sign revision {checked.revision} of tenant {checked.tenant}?", assume_yes=assume_yes)
 
     return confirm
+
+
+def require_yes(question: str, *, assume_yes: bool) -> None:
+    """Raises SetupError where there is nobody to ask, DeniedError where the answer is no."""
+    if assume_yes:
+        return
+    if not sys.stdin.isatty():
+        raise SetupError(NOT_CONFIRMED)
+    if not click.confirm(question, err=True):
+        raise DeniedError(NOT_CONFIRMED)
 
 
 def show(checked: Checked) -> None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faos_cli.options import (
-    DURATION,
     expectation_option,
     reason_option,
     set_options,
     sign_options,
+    wait_option,
     with_control_plane,
 )
 
@@ -21,21 +21,11 @@ if TYPE_CHECKING:
 
     Applied = admin.ApplyResourcesResponse | admin.DeleteResourcesResponse | admin.RollbackRevisionResponse
 
-DEFAULT_WAIT_S = 300
-
 
 @click.command("apply")
 @click.option("-f", "--file", "files", multiple=True, required=True, metavar="FILE|DIR|-", help="As often as wanted.")
 @click.option("--dry-run", is_flag=True, help="Validate at the control plane and say what would change.")
-@click.option(
-    "--wait",
-    "wait_s",
-    type=DURATION,
-    is_flag=False,
-    flag_value=DEFAULT_WAIT_S,
-    metavar="[TIMEOUT]",
-    help="Until the nodes that it concerns are healthy, or one refuses [5m].",
-)
+@wait_option
 @set_options
 @reason_option
 @expectation_option

@@ -112,12 +112,25 @@ def add(ctx: click.Context, /, name: str, with_token: bool, **given: Any) -> Non
     kept = contexts()
     kept.refuse_unusable(name)
     if with_token:
-        token = sys.stdin.readline().strip()
+        token = typed_token()
         made = made.overridden(token_file=kept.keep_token(name, token))
     in_use = kept.add(name, made)
     click.echo(f"context/{name} added{', and in use' if in_use else ''}")
     if not in_use:
         click.echo(f"  next: faos context use {name}", err=True)
+
+
+def typed_token() -> str:
+    """A line of standard input; on a terminal one that is asked for, and not shown. Raises InvalidError for none."""
+    from faos_cli.errors import TOKEN_EMPTY
+    from faos_core.errors import InvalidError
+
+    if sys.stdin.isatty():
+        return str(click.prompt("Admin token", hide_input=True, err=True)).strip()
+    token = sys.stdin.readline().strip()
+    if not token:
+        raise InvalidError(TOKEN_EMPTY)
+    return token
 
 
 def described(ctx: click.Context, name: str, **given: Any) -> "Context":

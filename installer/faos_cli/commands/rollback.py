@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faos_cli import completion
-from faos_cli.commands.apply import DEFAULT_WAIT_S, tell_changes, wait
-from faos_cli.options import DURATION, expectation_option, reason_option, sign_options, with_control_plane
+from faos_cli.commands.apply import tell_changes, wait
+from faos_cli.options import expectation_option, reason_option, sign_options, wait_option, with_control_plane
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 @click.command("rollback")
 @click.argument("revision", type=click.IntRange(min=1), shell_complete=completion.revisions)
 @click.option("--dry-run", is_flag=True, help="Say what would change.")
-@click.option(
-    "--wait",
-    "wait_s",
-    type=DURATION,
-    is_flag=False,
-    flag_value=DEFAULT_WAIT_S,
-    metavar="[TIMEOUT]",
-    help="Until the nodes that it concerns are healthy, or one refuses [5m].",
-)
+@wait_option
 @reason_option
 @expectation_option
 @sign_options

@@ -89,8 +89,9 @@ def set_root(context: "Context", reference: str, root_key: str | None, yes: bool
       faos tenant root set --key file:root.key
       faos tenant root set --key hsm:3 --root-key file:root.key     from one key to another
     """
-    if not yes:
-        click.confirm("Without that key nobody can replace the publisher's key, ever. Have you a copy?", abort=True)
+    from faos_cli.signing import require_yes
+
+    require_yes("Without that key nobody can replace the publisher's key, ever. Have you a copy?", assume_yes=yes)
 
     async def use(client: "AdminClient", tenant: str) -> None:
         await move_root(client, tenant, reference, root_key)

@@ -139,6 +139,15 @@ async def test_commands_over_a_life(run_faos: "RunFaos", tmp_path: Path) -> None
     assert "hush" not in (tmp_path / "config" / "faos" / "contexts.json").read_text()
 
 
+async def test_no_token_is_no_token(run_faos: "RunFaos", tmp_path: Path) -> None:
+    """A pipe that broke must not leave a context whose every call is refused for reasons nobody sees."""
+    added = await run_faos("context", "add", "prod", "--server", "x:1", "--ca", "ca.pem", "--with-token", stdin="\n")
+
+    assert (added.code, "--with-token <" in added.err) == (1, True)
+    assert (await run_faos("context", "list", "-o", "name")).out == ""
+    assert not list((tmp_path / "config").rglob("tokens/*"))
+
+
 async def test_folder_that_goes_first_is_said(run_faos: "RunFaos", tmp_path: Path) -> None:
     """Whoever chose a context and still speaks to another must learn why at once."""
     (tmp_path / ".faos").mkdir()

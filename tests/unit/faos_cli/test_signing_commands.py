@@ -84,3 +84,10 @@ async def test_what_is_typed_wrong_signs_nothing(
     assert "PIN" in mistyped.err
     listed = await run_faos("get", "revisions", "-o", "json")
     assert listed.json["items"] == []
+
+
+async def test_root_does_not_move_where_nobody_can_say_yes(run_faos: "RunFaos") -> None:
+    """A script that forgot --yes is told so, as it is when it signs; a question on its standard output helps nobody."""
+    done = await run_faos("tenant", "root", "set", "--key", "file:root.key")
+
+    assert (done.code, done.out, "--yes" in done.err) == (1, "", True)
