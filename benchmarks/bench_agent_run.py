@@ -47,7 +47,7 @@ from data_plane.tools.interfaces import ToolBroker, ToolResult
 from faos.resource.v1 import resource_pb2 as resource
 from faos_core.clock import SystemClock
 from faos_core.ids import TenantName
-from faos_core.lifecycle import running
+from faos_core.lifecycle import running, settle_memory
 from tests.fakes.agents import InProcessTools, WordEmbedder, definition
 
 HERE = Path(__file__).resolve().parent
@@ -210,7 +210,7 @@ async def measure(what: str, runs: Runs, *, count: int, at_once: int) -> Measure
         for _ in left:
             took_ms.append(await one_run(runs))  # noqa: PERF401  # shared with the others
 
-    gc.collect()
+    settle_memory()  # as a node does once it is up
     began_s, cpu_s = time.perf_counter(), time.process_time()
     await asyncio.gather(*(work() for _ in range(at_once)))
     wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s

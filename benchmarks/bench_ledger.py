@@ -23,6 +23,7 @@ from data_plane.egress.ledger import Entry
 from data_plane.egress.reader import summarise
 from data_plane.egress.service import Egress, ledger_folder, open_egress
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from faos_core.lifecycle import settle_memory
 
 TASKS = (1, 16, 128, 256)
 DECIDES = 128  # as many at once as the promises are about
@@ -78,6 +79,7 @@ async def measure(egress: Egress, tasks: int, duration_s: float) -> Measure:
 
 async def run(folder: Path, duration_s: float, entries: int) -> tuple[list[Measure], Reading]:
     async with open_egress(folder / "writing", Ceiling()) as egress:
+        settle_memory()  # as a node does once it is up
         measures = [await measure(egress, tasks, duration_s) for tasks in TASKS]
     await fill(folder / "reading", entries)
     return measures, await read(folder / "reading")
