@@ -19,7 +19,7 @@ from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, IntegrityError, RetryError, SetupError, UnauthenticatedError, UnavailableError
-from tunnel import session
+from tunnel import client_calls, session
 from tunnel.backoff import Backoff
 from tunnel.client_calls import DIAL_TIMEOUT_S, SessionEndedError, closed, flattened, mapped, parsed
 from tunnel.clock_difference import ClockDifference
@@ -468,7 +468,8 @@ class _Link:
         async with self._order:
             raw = await self._sealer.seal(make(), door=DOOR, destination=self._address, method=SESSION)
             with mapped(self._address):
-                await call.write(raw)
+                async with asyncio.timeout(client_calls.WRITE_S):
+                    await call.write(raw)
 
 
 def _append(data: bytearray, chunk: tunnel.BlobChunk) -> None:

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from faos_core.errors import FaosError, InvalidError, UnavailableError
+from faos_core.errors import DeadlineError, FaosError, InvalidError, UnavailableError
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
-from tunnel.errors import CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED
+from tunnel.errors import CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED, PEER_TAKES_NOTHING
 
 DIAL_TIMEOUT_S = 20.0
+WRITE_S = 30.0  # that the control plane may take nothing of what it is sent
 UNREACHED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # where the server itself said nothing
 Parsed = TypeVar("Parsed", bound=Message)
 
@@ -51,6 +52,8 @@ def mapped(address: str) -> Iterator[None]:
         raise closed(address, "the stream has ended") from error
     except grpc.aio.UsageError as error:  # begun on a channel that has been closed meanwhile
         raise closed(address, "the session ended meanwhile") from error
+    except TimeoutError as error:  # of a write
+        raise DeadlineError(PEER_TAKES_NOTHING, timeout_s=round(WRITE_S)) from error
     except asyncio.CancelledError as error:
         if is_cancelled():
             raise

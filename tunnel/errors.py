@@ -38,6 +38,12 @@ HEARTBEAT_MISSED = define(
     why="Heartbeats are due every {interval_s} s.",
     next_step="Nothing to do: the node dials again by itself.",
 )
+PEER_TAKES_NOTHING = define(
+    "session.peer_takes_nothing",
+    what="The peer took nothing of what it was sent for {timeout_s} s.",
+    why="It hangs, or what lies between lets nothing through.",
+    next_step="Nothing to do: the node dials again by itself.",
+)
 SESSION_SUPERSEDED = define(
     "session.superseded",
     what="A newer session of the same node took this one's place.",

@@ -28,6 +28,11 @@ def offer_frame(offer: EncodedOffer, nonce: bytes) -> bytes:
     return _field(OFFER_FIELD, body)
 
 
+def serialised(frame: "tunnel.CloudFrame | bytes") -> bytes:
+    """A CloudFrame, or one that is encoded already."""
+    return frame if isinstance(frame, bytes) else frame.SerializeToString()
+
+
 def _field(number: int, value: bytes) -> bytes:
     return b"".join((_varint(number << 3 | LENGTH_DELIMITED), _varint(len(value)), value))
 

@@ -16,14 +16,21 @@ import grpc
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock, SystemClock
-from faos_core.errors import ConflictError, FaosError, InternalError, UnauthenticatedError, UnavailableError
+from faos_core.errors import (
+    ConflictError,
+    DeadlineError,
+    FaosError,
+    InternalError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from faos_core.ids import NodeIdentity, parse_recovery_id
 from faos_core.timestamps import timestamp
 from tunnel import session
-from tunnel.error_mapping import INTERNAL, ErrorInterceptor, abort
-from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
+from tunnel.error_mapping import INTERNAL, ErrorInterceptor
+from tunnel.errors import PEER_TAKES_NOTHING, PEER_UNKNOWN, SESSION_SUPERSEDED
 from tunnel.events import EventReceiver, Key
-from tunnel.offer_frame import EncodedOffer, offer_frame
+from tunnel.offer_frame import EncodedOffer, offer_frame, serialised
 from tunnel.open_call import OpenCall
 from tunnel.push_window import PushWindow
 from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
@@ -33,6 +40,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 64 * 1024  # of a blob: what a cut connection costs at most
 RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
+WRITE_S = 30.0  # that a node may take nothing of what it is sent
 TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between
 TICKED_AT_ONCE = 256
 
@@ -164,6 +172,8 @@ class TunnelServer:
     async def targets_changed(self, tenant: str) -> None:
         """Have the fleet asked again what the connected nodes of a tenant shall run, and that offered: soon, each on
         its own, so that one that does not listen holds up nobody."""
+        for each in self._sessions:
+            each.target_is_stale = True  # for those that are not in `_live` yet
         if self._tasks:
             self._tasks.create_task(self._tell(tenant, self._tasks))
 
@@ -330,11 +340,6 @@ class TunnelServer:
         await server.stop(STOP_GRACE_S)
 
 
-def serialised(frame: Any) -> bytes:
-    """A CloudFrame, or one that is encoded already."""
-    return frame if isinstance(frame, bytes) else frame.SerializeToString()
-
-
 def _node_of(peer: Peer) -> NodeIdentity:
     """Raises UnauthenticatedError."""
     try:
@@ -358,6 +363,7 @@ class _LiveSession:
     ) -> None:
         self.identity = self._identity = identity
         self.peer = peer
+        self.target_is_stale = True  # until it was asked for, and again when it may have changed since
         self._welcomed = welcomed
         self._retired_at_s: float | None = None
         self._context = context
@@ -366,8 +372,7 @@ class _LiveSession:
         self._id = secrets.token_bytes(8)
         self._machine = session.CloudSession(self._id, heartbeat_s, clock.monotonic_s())
         self._order = asyncio.Lock()
-        self._task: asyncio.Task[Any] | None = None
-        self._closed_by: FaosError | None = None
+        self._call = OpenCall(identity, peer, "Session", context)
         self._known: frozenset[bytes] = frozenset()  # bodies that the node has
         self._offered: EncodedOffer | None = None  # the last one
 
@@ -379,23 +384,19 @@ class _LiveSession:
         self, requests: AsyncIterator[tunnel.NodeFrame], *, heard: "Callable[[_LiveSession], None]"
     ) -> None:
         """Until the node leaves; aborts the call when the machine or `close` ends the session."""
-        self._task = asyncio.current_task()
-        try:
+
+        async def listen() -> None:
             async for frame in requests:
                 heard(self)
                 await self._receive(frame)
-                if self._closed_by:
+                if self._call.closed_by:
                     break
-        except asyncio.CancelledError:
-            if self._closed_by is None or self._task is None:
-                raise
-            self._task.uncancel()
-        if self._closed_by:
-            await abort(self._context, self._closed_by)
+
+        await self._call.run(listen())
 
     async def desire(self, target: session.Target | None) -> bool:
         """Whether there was anything to do."""
-        effects = self._machine.desire(target, self._clock.monotonic_s())
+        effects = self._machine.desire(None if self._retired_at_s else target, self._clock.monotonic_s())
         await self.perform(effects)
         return bool(effects)
 
@@ -428,16 +429,15 @@ class _LiveSession:
 
     async def close(self, error: FaosError) -> None:
         """End the stream with this error. Idempotent."""
-        if self._closed_by is None:
-            self._closed_by = error
-            self._machine.phase = session.Phase.CLOSED
-            if self._task and self._task is not asyncio.current_task():
-                self._task.cancel()
+        self._machine.phase = session.Phase.CLOSED
+        self._call.close(error)
 
     async def _receive(self, frame: tunnel.NodeFrame) -> None:
         if frame.WhichOneof("frame") == "hello" and self._machine.phase is session.Phase.GREETING:
             self._machine.refused = await self._fleet.greeted(self._identity, frame.hello, self.peer)
-            self._machine.target = await self._fleet.target(self._identity)
+            while self.target_is_stale:
+                self.target_is_stale = False
+                self._machine.target = await self._fleet.target(self._identity)
             self._known = frozenset(frame.hello.known_sha256)
             frame.hello.ClearField("known_sha256")  # the machine keeps the frame for as long as the node is connected
         await self.perform(self._machine.receive(frame, self._clock.monotonic_s()))
@@ -482,11 +482,15 @@ class _LiveSession:
         await self.perform(self._machine.withdraw(nonce, target, self._clock.monotonic_s()))
 
     async def _write(self, frame: tunnel.CloudFrame | bytes) -> None:
-        async with self._order:
-            if self._context.cancelled() or self._context.done():
-                return
-            with suppress(grpc.aio.InternalError):  # gone since we looked: serve() ends it, and nobody else must end
-                await self._context.write(frame)
+        """Raises DeadlineError: what waits for a node that reads nothing would grow without end."""
+        try:
+            async with asyncio.timeout(WRITE_S), self._order:
+                if self._context.cancelled() or self._context.done():
+                    return
+                with suppress(grpc.aio.InternalError):  # gone since we looked: serve() ends it, and nobody else must
+                    await self._context.write(frame)
+        except TimeoutError:
+            raise DeadlineError(PEER_TAKES_NOTHING, timeout_s=round(WRITE_S)) from None
 
     def _welcome(self) -> tunnel.Welcome:
         heartbeat_seconds = max(1, round(self._machine.heartbeat_s))

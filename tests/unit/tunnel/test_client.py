@@ -18,6 +18,7 @@ from faos_core.clock import SystemClock
 from faos_core.errors import FaosError
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from faos_core.lifecycle import running
+from tunnel import client_calls
 from tunnel.backoff import Backoff
 from tunnel.client import TunnelClient
 from tunnel.error_mapping import DETAIL_KEY
@@ -49,7 +50,9 @@ class Node:
         return tunnel.Hello(boot_id=b"boot")
 
     def heartbeat(self, sequence: int) -> tunnel.NodeHeartbeat:
-        return tunnel.NodeHeartbeat(sequence=sequence)
+        """More than a connection takes before somebody reads."""
+        facts = tunnel.ConfigFacts(quarantined_manifest_sha256=[bytes(20_000_000)])
+        return tunnel.NodeHeartbeat(sequence=sequence, config=facts)
 
     async def offered(self, offer: tunnel.ConfigOffer) -> None: ...
 
@@ -101,8 +104,8 @@ class Stream:
     async def send(self, **frame: Any) -> None:
         await self.context.write(tunnel.CloudFrame(**frame))
 
-    async def welcome(self) -> None:
-        await self.send(welcome=tunnel.Welcome(heartbeat_seconds=3600))
+    async def welcome(self, heartbeat_seconds: int = 3600) -> None:
+        await self.send(welcome=tunnel.Welcome(heartbeat_seconds=heartbeat_seconds))
 
     def abort(self, *detail: bytes) -> None:
         self._ended.set_result(detail)
@@ -229,3 +232,14 @@ async def test_a_recovery_that_cannot_be_noted_is_tried_again(tmp_path: Path) ->
 
         await plane.next_stream()
         assert not pair.expired
+
+
+async def test_a_control_plane_that_reads_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine may answer for its connection while it hangs itself; another address, or a restart, may do better."""
+    monkeypatch.setattr(client_calls, "WRITE_S", 0.3)
+    async with connected(tmp_path) as (plane, _, client):
+        await (await plane.next_stream()).welcome(heartbeat_seconds=1)
+
+        await plane.next_stream()
+        assert client.failure is not None
+        assert client.failure.code.code == "session.peer_takes_nothing"

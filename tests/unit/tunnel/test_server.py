@@ -6,8 +6,12 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
+from tunnel import server as tunnel_server
+from tunnel import session
+from tunnel.offer_frame import EncodedOffer
 from tunnel.server import TunnelServer, _LiveSession
 from tunnel.tls import Peer
 
@@ -27,6 +31,24 @@ class BrokenStream:
     async def write(self, _frame: object) -> None:
         self.writes += 1
         raise grpc.aio.InternalError
+
+
+class StuckStream(BrokenStream):
+    """The node reads nothing of it."""
+
+    async def write(self, _frame: object) -> None:
+        await asyncio.Event().wait()
+
+
+class WholeStream(BrokenStream):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Any] = []
+
+    async def write(self, frame: object) -> None:
+        self.frames.append(frame)
 
 
 async def test_stream_that_breaks_during_a_write_ends_nobody_else() -> None:
@@ -74,3 +96,51 @@ async def test_node_that_does_not_listen_holds_up_nobody(caplog: pytest.LogCaptu
 
     assert told[-1] == "stuck"
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["session.defect"]
+
+
+async def test_a_node_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes on sending heartbeats would otherwise have one more frame wait for it each time, for ever."""
+    monkeypatch.setattr(tunnel_server, "WRITE_S", 0.02)
+    context = StuckStream()
+    identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName("n"))
+    nobody = cast(Any, None)
+    live = _LiveSession(identity, Peer("", 1), cast(Any, context), nobody, SystemClock(), 15.0, nobody)
+
+    async with asyncio.timeout(10):
+        await live.surely(live.perform([session.Beat(1)]))
+
+    assert live._call.closed_by is not None
+    assert live._call.closed_by.code.code == "session.peer_takes_nothing"
+
+
+async def test_a_change_while_a_node_says_hello_reaches_it() -> None:
+    """It is not among those that are told yet, and what it was read may be what stood before: it would never hear."""
+    context = WholeStream()
+    identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName("n"))
+
+    class Fleet:
+        latest = 1
+
+        async def greeted(self, *_: object) -> frozenset[int]:
+            return frozenset()
+
+        async def target(self, _: NodeIdentity) -> session.Target:
+            read = session.Target(self.latest, b"%d" % self.latest)
+            if self.latest == 1:
+                self.latest = 2
+                await server.targets_changed("t")
+            return read
+
+        async def offer(self, _: NodeIdentity, target: session.Target, known: frozenset[bytes]) -> EncodedOffer:
+            data = tunnel.ConfigOffer(revision=target.revision).SerializeToString()
+            return EncodedOffer(target.revision, data, known)
+
+    nobody, fleet = cast(Any, None), cast(Any, Fleet())
+    server = TunnelServer("127.0.0.1:0", nobody, enrolments=nobody, renewals=nobody, fleet=fleet, events=nobody)
+    live = _LiveSession(identity, Peer("", 1), cast(Any, context), fleet, SystemClock(), 15.0, server._welcomed)
+    server._sessions.add(live)
+    facts = tunnel.ConfigFacts(running_revision=1, healthy_revision=1, running_manifest_sha256=b"1")
+
+    await live._receive(tunnel.NodeFrame(hello=tunnel.Hello(config=facts)))
+
+    assert tunnel.CloudFrame.FromString(context.frames[-1]).config_offer.revision == 2
