@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from control_plane.api.interceptor import VIOLATIONS_KEY
+from control_plane.api.permissions import declared_permissions, is_mutation
 from control_plane.api.server import MAX_REQUEST_BYTES
 from control_plane.db.models import node_config_status, nodes
 from faos.admin.v1 import admin_pb2 as admin
@@ -338,29 +339,44 @@ async def test_validate_only_stores_and_records_nothing(client: Client) -> None:
 
 async def test_no_audit_no_action_for_every_mutation(client: Client, api: AdminApi) -> None:
     """The invariant, over the wire: with the audit log unwritable, nothing changes and the caller hears it."""
+    named = {"tenant": "acme", "name": (await enrol(api, "node-1")).node}
+    await client.resources.ApplyResources(admin.ApplyResourcesRequest(tenant="acme", resources=[MODEL]))
     await api.store.write(lambda connection: refuse_inserts(connection, "audit_records", "no audit"))
     before = await contents(api)
-    calls = [
-        client.tenants.CreateTenant(admin.CreateTenantRequest(name="new")),
-        client.tenants.CreateSite(admin.CreateSiteRequest(tenant="acme", name="new")),
-        client.nodes.CreateJoinToken(admin.CreateJoinTokenRequest(tenant="acme", site="ward-3")),
-        client.resources.ApplyResources(admin.ApplyResourcesRequest(tenant="acme", resources=[KNOWLEDGE])),
-    ]
+    model = admin.ResourceName(kind=resource_pb2.KIND_MODEL, name="small")
+    calls = {
+        "CreateTenant": client.tenants.CreateTenant(admin.CreateTenantRequest(name="new")),
+        "CreateSite": client.tenants.CreateSite(admin.CreateSiteRequest(tenant="acme", name="new")),
+        "CreateJoinToken": client.nodes.CreateJoinToken(admin.CreateJoinTokenRequest(tenant="acme", site="ward-3")),
+        "RevokeNode": client.nodes.RevokeNode(admin.RevokeNodeRequest(**named)),
+        "EvictNode": client.nodes.EvictNode(admin.EvictNodeRequest(**named)),
+        "ReadmitNode": client.nodes.ReadmitNode(admin.ReadmitNodeRequest(**named)),
+        "ApplyResources": client.resources.ApplyResources(
+            admin.ApplyResourcesRequest(tenant="acme", resources=[KNOWLEDGE])
+        ),
+        "DeleteResources": client.resources.DeleteResources(admin.DeleteResourcesRequest(tenant="acme", names=[model])),
+    }
 
-    errors = await asyncio.gather(*map(refused, calls))
+    errors = await asyncio.gather(*map(refused, calls.values()))
 
-    assert {error.code() for error in errors} == {grpc.StatusCode.INTERNAL}
+    codes = {name: error.code() for name, error in zip(calls, errors, strict=True)}
+    assert codes == dict.fromkeys(calls, grpc.StatusCode.INTERNAL)
     assert await contents(api) == before
+    elsewhere = {"RollbackRevision", "RotateRoot"}  # the same transaction as an apply's; unit/control_plane/config
+    mutations = {
+        name.rsplit("/", 1)[1] for name, permission in declared_permissions().items() if is_mutation(permission)
+    }
+    assert calls.keys() | elsewhere == mutations
 
 
-async def contents(api: AdminApi) -> dict[str, int]:
+async def contents(api: AdminApi) -> dict[str, list[str]]:
     """Rows of each table."""
 
-    def count(connection: sa.Connection) -> dict[str, int]:
+    def read(connection: sa.Connection) -> dict[str, list[str]]:
         tables = sa.inspect(connection).get_table_names()
-        return {table: connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() for table in tables}
+        return {table: sorted(map(repr, connection.exec_driver_sql(f"SELECT * FROM {table}"))) for table in tables}
 
-    return await api.store.read(count)
+    return await api.store.read(read)
 
 
 async def test_a_request_over_the_limit_is_refused(api: AdminApi) -> None:
