@@ -30,6 +30,14 @@ async def completed(folder: Path, *words: str) -> list[str]:
     return [line.partition(",")[2] for line in out.decode().splitlines() if line]
 
 
+async def asked_for(folder: Path, *words: str) -> list[str]:
+    """As a person does who presses Tab again: a busy machine may need longer than completion waits for an answer."""
+    for _ in range(6):
+        if found := await completed(folder, *words):
+            return found
+    return []
+
+
 def test_kinds_are_those_of_get() -> None:
     """The list by heart must be the true one."""
     assert set(completion.KINDS) == {listing.plural for listing in LISTINGS}
@@ -47,10 +55,10 @@ async def test_commands_kinds_and_names_are_completed(plane: RunningControlPlane
 
     assert await completed(tmp_path, "ro") == ["rollback"]
     assert await completed(tmp_path, "get", "k") == ["knowledgebases"]
-    assert await completed(tmp_path, "get", "kb", "") == ["forms", "handbook"]
-    assert await completed(tmp_path, "delete", "knowledgebase", "forms", "") == ["handbook"]
-    assert await completed(tmp_path, "get", "tenants", "") == ["mercy"]
-    assert await completed(tmp_path, "rollback", "") == ["1"]
+    assert await asked_for(tmp_path, "get", "kb", "") == ["forms", "handbook"]
+    assert await asked_for(tmp_path, "delete", "knowledgebase", "forms", "") == ["handbook"]
+    assert await asked_for(tmp_path, "get", "tenants", "") == ["mercy"]
+    assert await asked_for(tmp_path, "rollback", "") == ["1"]
 
 
 async def test_silence_where_nobody_answers(tmp_path: Path) -> None:
