@@ -1,6 +1,7 @@
 """A client of the control plane's admin API: one channel, errors as ours, lists whole."""
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -19,9 +20,10 @@ from faos.resource.v1.resource_pb2 import Kind
 from faos.tunnel.v1.tunnel_pb2 import ApplyState
 from faos_cli import errors
 from faos_cli.context import Context
-from faos_core import kinds
+from faos_core import kinds, trace_context
 from faos_core.errors import FaosError, NotFoundError, RetryError, SetupError, UnavailableError
 from faos_core.resource_reader import Located, Problem
+from faos_core.trace_context import TraceContext
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.identity import SERVER_NAME
 
@@ -58,10 +60,12 @@ class AdminClient:
         self._ca_file = ca_file
         self._metadata = (("authorization", f"Bearer {token}"),)
 
-    async def call(self, rpc: "UnaryUnaryMultiCallable[Q, A]", request: Q) -> A:
-        """One call, at most 30 s. Raises what the server raised; UnavailableError when nobody answers."""
+    async def call(self, rpc: "UnaryUnaryMultiCallable[Q, A]", request: Q, *, trace: TraceContext | None = None) -> A:
+        """One call, at most 30 s. trace: that what it changes belongs to. Raises what the server raised;
+        UnavailableError when nobody answers."""
+        traced = ((trace_context.KEY, str(trace)),) if trace else ()
         try:
-            return await rpc(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+            return await rpc(request, metadata=(*self._metadata, *traced), timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise self._error_of(error) from error
 
@@ -251,19 +255,21 @@ async def rollback_revision(
 
 
 async def change(client: AdminClient, rpc: "UnaryUnaryMultiCallable[Q, A]", request: Q, signing: "Signing | None") -> A:
-    """Ask for a change; where the operator signs it here, prepare it first, and hand in what was signed.
+    """Ask for a change, in the trace of who calls this command, else in one of its own; where the operator signs it
+    here, prepare it first, and hand in what was signed.
 
     Handing in is tried again while nobody answers: one request id, one revision, and no second look at the HSM.
     """
+    trace = trace_context.parse(os.environ.get(trace_context.VARIABLE, "")) or trace_context.new_trace()
     asked: Any = deepcopy(request)
     if signing is None or asked.validate_only:
-        return await client.call(rpc, request)
+        return await client.call(rpc, request, trace=trace)
     asked.prepare = True
-    answer: Any = await client.call(rpc, asked)
+    answer: Any = await client.call(rpc, asked, trace=trace)
     if not answer.HasField("prepared"):  # nothing changes
-        return await client.call(rpc, request)
+        return await client.call(rpc, request, trace=trace)
     signed: Any = signing.signed(request, answer.prepared)  # blocks, because it asks on the terminal: all else waits
-    published = await again_while_unavailable(lambda: client.call(rpc, signed))
+    published = await again_while_unavailable(lambda: client.call(rpc, signed, trace=trace))
     signing.published(answer.prepared)
     return published
 

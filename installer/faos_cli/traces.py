@@ -9,6 +9,7 @@ from typing import Any
 
 FOLDER = "telemetry"
 PATTERN = "traces*.jsonl"
+LOOKS = ("Get", "List")  # calls that change nothing
 FAILED = 2  # STATUS_CODE_ERROR
 
 
@@ -25,6 +26,11 @@ class Span:
     ended_ns: int
     attributes: Mapping[str, str]
     has_failed: bool
+
+    @property
+    def what(self) -> str:
+        """The name, with the call's where it is one."""
+        return f"{self.name} {self.attributes.get('rpc.method', '')}".strip()
 
     @property
     def duration_s(self) -> float:
@@ -50,6 +56,12 @@ class Trace:
     def first(self) -> Span:
         """The root, or what began first of what is there."""
         return self.tree()[0][1]
+
+    @property
+    def is_look(self) -> bool:
+        """Whether somebody only looked at something."""
+        methods = [span.attributes.get("rpc.method", "").rpartition("/")[2] for span in self.spans]
+        return all(method.startswith(LOOKS) for method in methods)
 
     @property
     def errors(self) -> list[str]:

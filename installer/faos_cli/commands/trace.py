@@ -19,9 +19,10 @@ NAMED = {"gen_ai.usage.input_tokens": "in", "gen_ai.usage.output_tokens": "out"}
 @click.command("trace")
 @click.argument("named", metavar="[RUN_ID|TRACE_ID]", required=False)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("--all", "-a", "with_looks", is_flag=True, help="With calls that only looked at something.")
 @output_option("table", "json")
 @with_node
-def trace(context: "Context", named: str | None, limit: int, output: str) -> None:
+def trace(context: "Context", named: str | None, limit: int, with_looks: bool, output: str) -> None:
     """What this machine's node and control plane did and how long each part took, out of their own files.
 
     Without an ID: the newest traces. Of a run: its turns and tool calls. Of a trace: every part of it, for example of
@@ -39,7 +40,7 @@ def trace(context: "Context", named: str | None, limit: int, output: str) -> Non
 
     found = read_traces(folders_of(context))
     if named is None:
-        show_list(found[:limit], output)
+        show_list([each for each in found if with_looks or not each.is_look][:limit], output)
         return
     wanted = trace_id_of(named)
     matching = [each for each in found if each.trace_id.startswith(wanted)]
@@ -65,7 +66,7 @@ def show_list(traces: "list[Trace]", output: str) -> None:
             (
                 each.trace_id,
                 each.first.service,
-                each.first.name,
+                each.first.what,
                 age(moment_of(each.began_ns)),
                 duration(each.duration_s),
                 str(len(each.spans)),
@@ -88,7 +89,7 @@ def show_one(found: "Trace", output: str) -> None:
     click.echo(f"trace {found.trace_id}   {clock_time(moment_of(found.began_ns))}   {duration(found.duration_s)}\n")
     rows = [
         (
-            "  " * depth + span.name,
+            "  " * depth + span.what,
             span.service,
             f"+{duration(offset_s(span, found))}",
             duration(span.duration_s),

@@ -41,6 +41,7 @@ from faos_core.meters import Counter, as_prometheus
 from faos_core.names import Metric, Span
 from faos_core.telemetry_target import Target
 from faos_core.timestamps import timestamp
+from faos_core.trace_context import new_trace
 from faos_core.tracing import OFF
 from tests.fakes.runs import make_node
 from tests.system.harness import running_control_plane
@@ -431,7 +432,7 @@ def line(span_id: str, parent_id: str = "", *, trace_id: str = "ab", began: int 
 
 
 def trace_in(folder: Path, *lines: str) -> Trace:
-    (folder / "telemetry").mkdir()
+    (folder / "telemetry").mkdir(parents=True)
     (folder / "telemetry" / "traces.jsonl").write_text("\n".join(lines))
     (trace,) = read_traces([folder])
     return trace
@@ -486,3 +487,44 @@ def test_run_is_found_by_its_own_id() -> None:
 def test_size_is_read_at_a_glance(count: float, text: str) -> None:
     """Nobody counts digits."""
     assert byte_size(count) == text
+
+
+def test_calls_that_only_looked_are_left_out_of_the_list(tmp_path: Path) -> None:
+    """A dashboard asks every two seconds; the apply of an hour ago must be on the first page."""
+    method = {"key": "rpc.method", "value": {"stringValue": "NodeService/ListNodes"}}
+    look = trace_in(tmp_path / "looks", line("a", attributes=[method]))
+    change = trace_in(tmp_path / "changes", line("a", attributes=[method]), line("b"))
+
+    assert (look.is_look, change.is_look) == (True, False)
+    assert look.first.what == "a NodeService/ListNodes"
+
+
+POLICY = """
+apiVersion: faos/v1
+kind: Policy
+metadata: {name: all}
+spec: {rules: [{name: all, effect: ALLOW}]}
+"""
+
+
+async def test_apply_belongs_to_the_trace_of_the_pipeline_that_called_it(
+    run_faos: RunFaos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment's trace goes from its pipeline to the last node; without a pipeline, it begins at the command."""
+    called = new_trace()
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / ".faos").mkdir()
+    async with running_control_plane(tmp_path / "cp", telemetry=TelemetrySettings(to=Target.FILE)) as plane:
+        await plane.create_tenant("mercy")
+        (tmp_path / ".faos" / "context.json").write_text(json.dumps(context_of(plane)))
+        monkeypatch.setenv("TRACEPARENT", str(called))
+        done = await run_faos("apply", "-f", "policy.yaml")
+        monkeypatch.setenv("TRACEPARENT", "Jane Roe has diabetes")
+        alone = await run_faos("delete", "-f", "policy.yaml")
+
+    found = {trace.trace_id: trace for trace in read_traces([tmp_path / "cp"])}
+    (call,) = found[f"{called.trace_id:032x}"].spans
+    assert done.code == 0, done.err
+    assert (call.what, call.parent_id) == ("admin.rpc ResourceService/ApplyResources", f"{called.span_id:016x}")
+    assert alone.code == 0, alone.err
+    assert [each for each in found.values() if "ResourceService/DeleteResources" in each.first.what]
