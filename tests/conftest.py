@@ -7,11 +7,16 @@ import signal
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.parts import have
 
 pytest_plugins = ("tests.servers.databases",)
 MISSING = pytest.StashKey[set[str]]()
+
+# How fast examples are made says how busy the machine is, not what is wrong.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
