@@ -184,8 +184,9 @@ def is_node(identity: NodeIdentity) -> sa.ColumnElement[bool]:
 
 
 def _found(connection: sa.Connection, tenant: str, name: str) -> NodeIdentity:
+    """Its row is locked: what the node says at this moment is written before, or refused."""
     query = sa.select(nodes.c.site).where(nodes.c.tenant == tenant, nodes.c.name == name)
-    site = connection.execute(query).scalar()
+    site = connection.execute(query.with_for_update()).scalar()
     if site is None:
         raise NotFoundError(NODE_UNKNOWN_HERE, tenant=tenant[:80], node=name[:80])
     return NodeIdentity(TenantName(tenant), SiteName(site), NodeName(name))
