@@ -98,7 +98,6 @@ def test_script_is_the_shells_own(shell: str) -> None:
 
 
 BASH = """
-faos() { "$PYTHON" -m faos_cli "$@"; }
 source <(faos completion bash)
 complete -p faos > /dev/null || exit 1
 press() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _faos_completion faos; echo "${COMPREPLY[@]}"; }
@@ -110,7 +109,8 @@ press faos get kn
 
 def test_pressing_tab_in_a_real_bash_completes(tmp_path: Path) -> None:
     """The script, the shell and the program together, as somebody who sourced it once has them."""
-    environment = os.environ | {"PYTHON": sys.executable, "XDG_CONFIG_HOME": str(tmp_path)}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = os.environ | {"PATH": path, "XDG_CONFIG_HOME": str(tmp_path)}
 
     done = subprocess.run(
         ["bash", "--norc", "-c", BASH], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
