@@ -201,7 +201,7 @@ class Exchanges(httpx2.AsyncBaseTransport):
     def _wake(self, which: Callable[[RequestId | None], bool]) -> None:
         now_s = asyncio.get_running_loop().time()
         for limit, request_id in self._waits.items():
-            if which(request_id):
+            if which(request_id) and not limit.expired():  # one that is waking is not to be woken again
                 limit.reschedule(now_s)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Limits
@@ -16,6 +17,7 @@ from data_plane.egress.service import ledger_folder, open_egress
 from data_plane.tools.broker import ToolServers
 from data_plane.tools.errors import ToolServerError
 from data_plane.tools.interfaces import ToolCall, ToolResult
+from data_plane.tools.mcp_http import AbandonedError, Exchanges
 from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, Policy, PolicyRule, ToolServer
 from faos_core.clock import SystemClock
 from faos_core.errors import DeniedError, FaosError, UnavailableError
@@ -181,3 +183,23 @@ async def test_endpoint_below_customer_is_never_sent_a_call(tmp_path: Path) -> N
 
     assert isinstance(error, UnavailableError | DeniedError)
     assert "tools/call" not in rogue.methods
+
+
+async def test_session_can_be_cut_while_an_abandoned_call_wakes() -> None:
+    """Both come together when a run is cancelled as its server dies; a cut that fails half-way leaves calls hanging."""
+    faults: list[object] = []
+    exchanges = Exchanges(httpx2.MockTransport(lambda _: httpx2.Response(200)), lambda *fault: faults.append(fault))
+
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(until_abandoned(exchanges))
+        await asyncio.sleep(0)
+        exchanges._abandon(1)
+        await asyncio.sleep(0)  # its time-out has gone off, and it has not run yet
+        exchanges.cut()
+
+    assert waiting.done()
+
+
+async def until_abandoned(exchanges: Exchanges) -> None:
+    with pytest.raises(AbandonedError):
+        await exchanges.unless_abandoned(1, asyncio.Event().wait)
