@@ -51,7 +51,8 @@ async def test_node_that_is_speaking_can_be_evicted(database_url: str, tmp_path:
     """An event that another process writes at this moment must not make the eviction of a stolen machine fail."""
     await asyncio.to_thread(migrate_schema, database_url)
     clock = SystemClock()
-    async with Store(database_url) as store, SlowStore(database_url) as other:
+    other = SlowStore(database_url)
+    async with Store(database_url) as store, other:
         await store.write(fill)
         event = tunnel.Event(epoch=1, sequence=1, alarm_changed=tunnel.AlarmChanged(code="a.b"))
         speaking = asyncio.ensure_future(EventLog(other, clock).record(SPEAKER, [event]))

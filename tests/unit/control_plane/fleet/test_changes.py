@@ -66,11 +66,11 @@ async def test_others_are_heard_before_the_first_node_is_served(
 ) -> None:
     """A revision of another process between a node's greeting and the first look would reach that node a day later."""
     settings = ControlPlaneSettings(
-        data_dir=tmp_path, tunnel_listen="127.0.0.1:0", admin_listen="127.0.0.1:0", public_addresses=["127.0.0.1:1"]
+        data_dir=tmp_path, tunnel_listen="127.0.0.1:0", admin_listen="127.0.0.1:0", public_addresses=("127.0.0.1:1",)
     )
     with caplog.at_level(logging.INFO, logger="faos_core.lifecycle"):
         async with control_plane(settings):
             pass
 
-    order = [record.service for record in caplog.records if record.getMessage() == "service.ready"]
+    order = [vars(each)["service"] for each in caplog.records if each.getMessage() == "service.ready"]
     assert order.index("changes") < order.index("tunnel")
