@@ -3,7 +3,7 @@
 Sibling of httpx_transport.py; the two libraries share a shape and no types.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 
 import httpx2
@@ -11,7 +11,7 @@ import httpx2
 from data_plane.ceiling.models import DoorCeiling
 from data_plane.egress.http_door import HttpDoor, HttpRequest
 
-ClassOf = Callable[[bytes], DoorCeiling]
+ClassOf = Callable[[Mapping[str, str], bytes], DoorCeiling]
 ENCODING = "content-encoding"  # none was asked for; undone, it could make any size of few bytes
 
 
@@ -23,8 +23,8 @@ class DoorTransport(httpx2.AsyncBaseTransport):
     """For one httpx2 client. Errors of the door pass through the library as they are, from sending and from reading."""
 
     def __init__(self, door: HttpDoor, class_of: ClassOf, *, answer_bytes: int) -> None:
-        """door: entered by the caller. class_of: body of a request → highest class of data in it. answer_bytes: of one
-        answer; reading more raises TooLongError."""
+        """door: entered by the caller. class_of: headers and body of a request → highest class of data in it.
+        answer_bytes: of one answer; reading more raises TooLongError."""
         self._door = door
         self._class_of = class_of
         self._answer_bytes = answer_bytes
@@ -36,7 +36,7 @@ class DoorTransport(httpx2.AsyncBaseTransport):
             url=str(request.url),
             headers=dict(request.headers),
             body=content,
-            data_class=self._class_of(content),
+            data_class=self._class_of(request.headers, content),
             read_timeout_s=request.extensions.get("timeout", {}).get("read"),
         )
         async with AsyncExitStack() as stack:

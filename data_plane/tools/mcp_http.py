@@ -9,7 +9,7 @@ second. A call that is abandoned hangs up, also where the protocol of before 202
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ CONTROL = frozenset({"initialize", "notifications/cancelled", "notifications/ini
     "tools/list",
 }
 GONE = frozenset({401, 403, 404})  # with 5xx: no session is to be had from it as it is
+LAST_EVENT_ID = "last-event-id"
 EVENT_STREAM = "text/event-stream"
 TYPES = ("application/json", EVENT_STREAM)
 RequestId = int | str
@@ -63,9 +64,10 @@ def asked_in(content: bytes) -> Asked:
     return Asked(str(message.get("method", "")), message.get("id"), cancels)
 
 
-def class_of(content: bytes) -> DoorCeiling:
-    """Highest class of data in a request; one without a body is about the session alone."""
-    is_control = not content or asked_in(content).method in CONTROL
+def class_of(headers: Mapping[str, str], content: bytes) -> DoorCeiling:
+    """Highest class of data in a request; one without a body is about the session alone, but for one that resumes the
+    answer to a call: it says where by a word of the server's."""
+    is_control = asked_in(content).method in CONTROL if content else LAST_EVENT_ID not in headers
     return DoorCeiling.IDENTIFIER if is_control else DoorCeiling.CUSTOMER
 
 
@@ -130,7 +132,7 @@ class Exchanges(httpx2.AsyncBaseTransport):
         """An answer in any case; one of ours (405, 503) where the server was not asked, or did not answer."""
         if self._is_cut:
             return httpx2.Response(httpx2.codes.SERVICE_UNAVAILABLE)
-        if request.method == "GET" and "last-event-id" not in request.headers:
+        if request.method == "GET" and LAST_EVENT_ID not in request.headers:
             return httpx2.Response(httpx2.codes.METHOD_NOT_ALLOWED)
         asked = asked_in(await request.aread())
         request_id = self._owner(request, asked)

@@ -113,7 +113,8 @@ async def test_answer_that_breaks_is_resumed_where_the_server_can(tmp_path: Path
 
     assert result.text == "fine, start resumed"
     assert len(gets) == 1
-    assert [leaf.method for leaf in leaves(tmp_path)].count("GET /mcp") == 1
+    resumed = [leaf for leaf in leaves(tmp_path) if leaf.method == "GET /mcp"]
+    assert [leaf.body for leaf in resumed] == [None], "it says where by a word of the server's"
 
 
 async def test_abandoned_call_hangs_up(tmp_path: Path) -> None:
