@@ -41,7 +41,7 @@ async def running(services: Sequence[Service]) -> AsyncIterator[None]:
             tasks: list[asyncio.Task[None]] = []
             try:
                 for service in services:
-                    tasks.append(group.create_task(service.run(), name=service.name))
+                    tasks.append(group.create_task(uncancelled(service), name=service.name))
                     await until_ready(service, tasks[-1])
                     log.info("service.ready", extra={names.SERVICE: service.name})
                 yield
@@ -49,6 +49,18 @@ async def running(services: Sequence[Service]) -> AsyncIterator[None]:
                 for task in reversed(tasks):
                     task.cancel()
                     await asyncio.wait([task])
+
+
+async def uncancelled(service: Service) -> None:
+    """A service that is cancelled by nobody, because a library raised CancelledError in it, would be gone without a
+    word: that is a defect, and ends the process as every other."""
+    try:
+        await service.run()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError(f"service {service.name} was cancelled by nobody") from error
 
 
 def settle_memory() -> None:

@@ -41,6 +41,25 @@ async def test_services_stop_in_the_reverse_order_of_their_start() -> None:
     assert history == ["a starts", "b starts", "open", "b stops", "a stops"]
 
 
+class Vanishing(Recorded):
+    """As where gRPC raises CancelledError for a channel that somebody closed."""
+
+    async def run(self) -> None:
+        self.ready.set()
+        raise asyncio.CancelledError
+
+
+async def test_service_that_vanishes_ends_the_process() -> None:
+    """A node whose tunnel was gone without a word would look as if its cloud were."""
+    history: list[str] = []
+
+    with pytest.raises(RuntimeError, match="tunnel"):
+        async with asyncio.timeout(10), running([Recorded("a", history), Vanishing("tunnel", history)]):
+            await asyncio.Event().wait()
+
+    assert history == ["a starts", "a stops"]
+
+
 async def test_service_that_cannot_start_ends_those_before_it() -> None:
     """Half a process must not stay up; and a person reads the one thing that went wrong, not a group of it."""
     history: list[str] = []
