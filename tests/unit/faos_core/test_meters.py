@@ -69,10 +69,7 @@ def test_histogram_puts_each_value_into_the_first_bucket_that_holds_it(values: l
 
     cell, other = one_by_one.cells()[()], at_once.cells()[()]
     bounds = [0.0, 0.1, 1.0, 10.0, float("inf")]
-    expected = [
-        sum(low < value <= high or (low == 0.0 == value) for value in values)
-        for low, high in pairwise(bounds)
-    ]
+    expected = [sum(low < value <= high or (low == 0.0 == value) for value in values) for low, high in pairwise(bounds)]
     assert cell.counts == other.counts == expected
     assert (cell.least, cell.most) == (other.least, other.most) == (min(values), max(values))
     assert cell.sum == pytest.approx(other.sum) == pytest.approx(sum(values))
