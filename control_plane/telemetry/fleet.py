@@ -21,6 +21,7 @@ from tunnel.offer_frame import EncodedOffer
 from tunnel.session import REFUSALS, Target
 from tunnel.tls import Peer
 
+MOST_PUSHES = 20_000  # all of them fit into one answer of GetMetrics
 ENDS = frozenset({tunnel.APPLY_STATE_HEALTHY, *REFUSALS})
 
 
@@ -38,7 +39,8 @@ class Push:
 
 
 class ObservedFleet(FleetService):
-    """As FleetService. What it keeps is one Push and one flag for each node that has connected here."""
+    """As FleetService. What it keeps is one flag for each node that is connected here, and the latest push to each of
+    the `MOST_PUSHES` nodes that were offered something last."""
 
     def __init__(self, *args: Any, tracer: Tracer = OFF) -> None:
         super().__init__(*args)
@@ -71,9 +73,16 @@ class ObservedFleet(FleetService):
         if offer is not None:
             now_ns = time.time_ns()
             parent = trace_context.parse(self._offers[identity.tenant].material.traceparent)
-            self.pushes[identity] = Push(offer.revision, parent, now_ns, now_ns, time.perf_counter())
+            self._keep(identity, Push(offer.revision, parent, now_ns, now_ns, time.perf_counter()))
             self._offer_count.add()
         return offer
+
+    def _keep(self, identity: NodeIdentity, push: Push) -> None:
+        """The newest: nodes that were forgotten, and came back by another name, are not kept for ever."""
+        self.pushes.pop(identity, None)
+        self.pushes[identity] = push
+        if len(self.pushes) > MOST_PUSHES:
+            del self.pushes[next(iter(self.pushes))]
 
     async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
         await super().reported(identity, status)
