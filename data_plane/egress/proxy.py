@@ -68,6 +68,7 @@ def parse_proxy_url(text: str) -> ProxyUrl:
         parts = urlsplit(text)
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         host = parts.hostname or ""
+        host.encode("idna")  # as whoever looks the name up will; what cannot be is a ValueError
     except (ValueError, KeyError) as error:
         raise SetupError(PROXY_URL_MALFORMED, proxy=without_user(text)) from error
     if (

@@ -162,6 +162,7 @@ async def test_credentials_file_that_is_none_is_said(tmp_path: Path, said: bytes
         "http://u:secret@",
         "http://u:secret@p:99999",
         "http://p/path",
+        "http://proxy..example:3128",
         "http://p?q",
     ],
 )
