@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from typing import Any
 
 from tests.chaos import report
 from tests.chaos.faults import ViolatedError, strike
-from tests.chaos.fleet import DiedError, Fleet, fleet
+from tests.chaos.fleet import PATH, DiedError, Fleet, fleet
 from tests.chaos.judge import Judge
 from tests.chaos.load import Load
 from tests.chaos.report import Struck
@@ -113,6 +114,8 @@ def close(chaos: "Chaos", options: argparse.Namespace, took_s: float) -> int:
         keep_disks(chaos.folder)
         print(f"what the processes said: {chaos.folder}")
     else:
+        for disk in chaos.folder.glob("node-*/disk"):
+            subprocess.run(["umount", "--lazy", str(disk)], env=os.environ | {"PATH": PATH}, check=False)
         shutil.rmtree(chaos.folder, ignore_errors=True)
     per_fault_s = took_s / max(1, len(chaos.struck))
     print(f"seed {options.seed}, {took_s:.0f} s, {per_fault_s:.1f} s for each fault")
