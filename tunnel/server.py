@@ -6,10 +6,9 @@ sessions; a session itself costs one coroutine.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
@@ -18,19 +17,16 @@ from faos_core import names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import (
     ConflictError,
-    DeadlineError,
     FaosError,
-    InternalError,
     UnauthenticatedError,
-    UnavailableError,
 )
 from faos_core.ids import NodeIdentity, parse_recovery_id
-from faos_core.timestamps import timestamp
-from tunnel import session
-from tunnel.error_mapping import INTERNAL, ErrorInterceptor
-from tunnel.errors import PEER_TAKES_NOTHING, PEER_UNKNOWN, SESSION_SUPERSEDED
-from tunnel.events import EventReceiver, Key
-from tunnel.offer_frame import EncodedOffer, offer_frame, serialised
+from tunnel.error_mapping import ErrorInterceptor
+from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
+from tunnel.events import EventReceiver
+from tunnel.interfaces import Context, Enrolments, EventLog, Fleet, Recorder, Renewals
+from tunnel.live_session import RETIRE_S, LiveSession
+from tunnel.offer_frame import serialised
 from tunnel.open_call import OpenCall
 from tunnel.push_window import PushWindow
 from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, bind, peer_of, server_options
@@ -38,76 +34,9 @@ from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, b
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024  # of a blob: what a cut connection costs at most
-RETIRE_S = 5.0  # that a session goes on beside the one with the node's next certificate
 STOP_GRACE_S = 3.0
-WRITE_S = 30.0  # that a node may take nothing of what it is sent
 TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between
 TICKED_AT_ONCE = 256
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Recorder = Callable[[str, bytes], None]
-
-
-class Enrolments(Protocol):
-    """Turns join tokens into certificates."""
-
-    async def enroll(self, request: tunnel.EnrollRequest, peer: Peer) -> tunnel.EnrollResponse:
-        """Raises DeniedError, ConflictError, InvalidError."""
-
-
-class Fleet(Protocol):
-    """What the control plane knows and wants of its nodes."""
-
-    async def authorise(self, identity: NodeIdentity, peer: Peer) -> None:
-        """Raises UnauthenticatedError for a node that is not, or no longer, one of ours."""
-
-    async def greeted(self, identity: NodeIdentity, hello: tunnel.Hello, peer: Peer) -> frozenset[int]:
-        """Make durable that the node said hello with this certificate; the revisions that it refused before.
-
-        Raises UnauthenticatedError. So may `reported` and `progressed`, for a node that was revoked meanwhile.
-        """
-
-    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
-        """Make durable what became of an offer."""
-
-    async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None: ...
-
-    async def held_back(self, identity: NodeIdentity, target: session.Target, kinds: frozenset[int]) -> None: ...
-
-    async def left(self, identity: NodeIdentity) -> None: ...
-
-    async def target(self, identity: NodeIdentity) -> session.Target | None: ...
-
-    async def offer(
-        self, identity: NodeIdentity, target: session.Target, known: frozenset[bytes]
-    ) -> EncodedOffer | None:
-        """The offer of a target with the bytes that the node lacks; None when another target stands by now."""
-
-    async def blob(self, identity: NodeIdentity, sha256: bytes) -> bytes:
-        """Raises NotFoundError for a blob that is not the tenant's."""
-
-
-class EventLog(Protocol):
-    """What happened at nodes, durably."""
-
-    async def durable(self, identity: NodeIdentity) -> Key:
-        """Up to and including which key everything of this node is durable."""
-
-    async def record(self, identity: NodeIdentity, events: Sequence[tunnel.Event]) -> Key:
-        """Make durable what is new of these, each once; up to where everything is durable then.
-
-        Raises UnauthenticatedError for a node that was revoked meanwhile.
-        """
-
-
-class Renewals(Protocol):
-    """Gives enrolled nodes their next certificates."""
-
-    async def renew(self, identity: NodeIdentity, request: tunnel.RenewRequest) -> tunnel.RenewResponse:
-        """Raises UnauthenticatedError, InvalidError."""
-
-    async def recover(self, request: tunnel.RecoverRequest, peer: Peer) -> tunnel.RenewResponse:
-        """Raises UnauthenticatedError, DeniedError (counter seen before), InvalidError."""
 
 
 class TunnelServer:
@@ -140,8 +69,8 @@ class TunnelServer:
         self._heartbeat_s = heartbeat_s
         self._clock = clock or SystemClock()
         self._recorder = recorder or (lambda method, raw: None)
-        self._live: dict[NodeIdentity, _LiveSession] = {}  # the newest session of each node that was welcomed
-        self._sessions: set[_LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
+        self._live: dict[NodeIdentity, LiveSession] = {}  # the newest session of each node that was welcomed
+        self._sessions: set[LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
         self._calls: set[OpenCall] = set()  # what nodes have open besides their sessions
         self._tasks: asyncio.TaskGroup | None = None  # while it runs
         self._window = PushWindow()
@@ -205,7 +134,13 @@ class TunnelServer:
         push = grpc.stream_stream_rpc_method_handler(
             self._push_events, self._parser("PushEvents", tunnel.EventBatch), tunnel.EventAck.SerializeToString
         )
-        methods = {"Session": stream, "PushEvents": push, "GetBlob": blob, "Renew": renew, "Recover": recover}
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Session": stream,
+            "PushEvents": push,
+            "GetBlob": blob,
+            "Renew": renew,
+            "Recover": recover,
+        }
         return (
             grpc.method_handlers_generic_handler("faos.tunnel.v1.Enrollment", {"Enroll": enroll}),
             grpc.method_handlers_generic_handler("faos.tunnel.v1.Tunnel", methods),
@@ -236,7 +171,7 @@ class TunnelServer:
         peer = peer_of(context)
         identity = _node_of(peer)
         await self._fleet.authorise(identity, peer)
-        live = _LiveSession(identity, peer, context, self._fleet, self._clock, self._heartbeat_s, self._welcomed)
+        live = LiveSession(identity, peer, context, self._fleet, self._clock, self._heartbeat_s, self._welcomed)
         self._sessions.add(live)
         try:
             await live.serve(requests, heard=self._window.leave)
@@ -247,7 +182,7 @@ class TunnelServer:
                 del self._live[identity]
                 await asyncio.shield(self._fleet.left(identity))
 
-    async def _welcomed(self, live: "_LiveSession") -> None:
+    async def _welcomed(self, live: LiveSession) -> None:
         """It takes the place of the node's session before. One with another certificate may first hand in what it has
         under way; one with the same is a connection that broke."""
         before = self._live.get(live.identity)
@@ -329,7 +264,7 @@ class TunnelServer:
                 if call.retired_at_s is not None and self._clock.monotonic_s() - call.retired_at_s > RETIRE_S:
                     call.close(ConflictError(SESSION_SUPERSEDED))
 
-    async def _desire(self, live: "_LiveSession") -> None:
+    async def _desire(self, live: LiveSession) -> None:
         if not await live.desire(await self._fleet.target(live.identity)):
             self._window.leave(live)  # nothing to answer
 
@@ -346,154 +281,3 @@ def _node_of(peer: Peer) -> NodeIdentity:
         return NodeIdentity.parse(peer.uri)
     except FaosError as error:
         raise UnauthenticatedError(PEER_UNKNOWN, reason="Its certificate names no node.") from error
-
-
-class _LiveSession:
-    """One open stream."""
-
-    def __init__(
-        self,
-        identity: NodeIdentity,
-        peer: Peer,
-        context: Context,
-        fleet: Fleet,
-        clock: Clock,
-        heartbeat_s: float,
-        welcomed: "Callable[[_LiveSession], Awaitable[None]]",
-    ) -> None:
-        self.identity = self._identity = identity
-        self.peer = peer
-        self.target_is_stale = True  # until it was asked for, and again when it may have changed since
-        self._welcomed = welcomed
-        self._retired_at_s: float | None = None
-        self._context = context
-        self._fleet = fleet
-        self._clock = clock
-        self._id = secrets.token_bytes(8)
-        self._machine = session.CloudSession(self._id, heartbeat_s, clock.monotonic_s())
-        self._order = asyncio.Lock()
-        self._call = OpenCall(identity, peer, "Session", context)
-        self._known: frozenset[bytes] = frozenset()  # bodies that the node has
-        self._offered: EncodedOffer | None = None  # the last one
-
-    @property
-    def is_open(self) -> bool:
-        return self._machine.phase is session.Phase.OPEN
-
-    async def serve(
-        self, requests: AsyncIterator[tunnel.NodeFrame], *, heard: "Callable[[_LiveSession], None]"
-    ) -> None:
-        """Until the node leaves; aborts the call when the machine or `close` ends the session."""
-
-        async def listen() -> None:
-            async for frame in requests:
-                heard(self)
-                await self._receive(frame)
-                if self._call.closed_by:
-                    break
-
-        await self._call.run(listen())
-
-    async def desire(self, target: session.Target | None) -> bool:
-        """Whether there was anything to do."""
-        effects = self._machine.desire(None if self._retired_at_s else target, self._clock.monotonic_s())
-        await self.perform(effects)
-        return bool(effects)
-
-    def due(self) -> Sequence[session.CloudEffect]:
-        """What is to be done by now."""
-        now_s = self._clock.monotonic_s()
-        if self._retired_at_s is not None and now_s - self._retired_at_s > RETIRE_S:
-            return [session.Close(ConflictError(SESSION_SUPERSEDED))]
-        return self._machine.tick(now_s)
-
-    def retire(self) -> None:
-        """Offer nothing more, hear what is under way, and end when the node does, or soon."""
-        self._retired_at_s = self._clock.monotonic_s()
-        self._machine.target = None
-
-    async def surely(self, work: Awaitable[None]) -> None:
-        """What fails ends this session and nothing else: the node comes back, and is asked and told afresh."""
-        try:
-            await work
-        except FaosError as error:
-            log.warning("session.failed", extra={names.NODE: self._identity.node, names.CODE: error.code.code})
-            await self.close(error)
-        except Exception:  # a supervisor, of one session
-            log.exception("session.defect", extra={names.NODE: self._identity.node})
-            await self.close(InternalError(INTERNAL))
-
-    async def drain(self) -> None:
-        await self._write(tunnel.CloudFrame(drain=tunnel.Drain(retry_after_seconds=1)))
-        await self.close(UnavailableError(session.DRAINING))
-
-    async def close(self, error: FaosError) -> None:
-        """End the stream with this error. Idempotent."""
-        self._machine.phase = session.Phase.CLOSED
-        self._call.close(error)
-
-    async def _receive(self, frame: tunnel.NodeFrame) -> None:
-        if frame.WhichOneof("frame") == "hello" and self._machine.phase is session.Phase.GREETING:
-            self._machine.refused = await self._fleet.greeted(self._identity, frame.hello, self.peer)
-            while self.target_is_stale:
-                self.target_is_stale = False
-                self._machine.target = await self._fleet.target(self._identity)
-            self._known = frozenset(frame.hello.known_sha256)
-            frame.hello.ClearField("known_sha256")  # the machine keeps the frame for as long as the node is connected
-        await self.perform(self._machine.receive(frame, self._clock.monotonic_s()))
-
-    async def perform(self, effects: Sequence[session.CloudEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case session.Greet():
-                    await self._welcomed(self)
-                    await self._write(tunnel.CloudFrame(welcome=self._welcome()))
-                case session.Offer(target, nonce):
-                    await self._offer(target, nonce)
-                case session.HeldBack(target, kinds):
-                    await self._fleet.held_back(self._identity, target, kinds)
-                case session.Record(status):
-                    self._learn(status)
-                    await self._fleet.reported(self._identity, status)
-                case session.Progress(heartbeat):
-                    await self._fleet.progressed(self._identity, heartbeat)
-                case session.Beat(sequence):
-                    beat = tunnel.CloudHeartbeat(sent_at=timestamp(self._clock.now()), sequence=sequence)
-                    await self._write(tunnel.CloudFrame(heartbeat=beat))
-                case session.Close(error):
-                    await self.close(error)
-
-    def _learn(self, status: tunnel.ApplyStatus) -> None:
-        """A node keeps the bodies of what is last known good, and those of nothing else for long."""
-        offered = self._offered
-        if offered and (status.state, status.revision) == (tunnel.APPLY_STATE_HEALTHY, offered.revision):
-            self._known = offered.digests
-
-    async def _offer(self, target: session.Target, nonce: bytes) -> None:
-        self._offered = await self._fleet.offer(self._identity, target, self._known)
-        if self._offered is None:
-            await self._withdraw(nonce)
-            return
-        log.debug("config.offered", extra={names.NODE: self._identity.node, names.REVISION: target.revision})
-        await self._write(offer_frame(self._offered, nonce))
-
-    async def _withdraw(self, nonce: bytes) -> None:
-        target = None if self._retired_at_s is not None else await self._fleet.target(self._identity)
-        await self.perform(self._machine.withdraw(nonce, target, self._clock.monotonic_s()))
-
-    async def _write(self, frame: tunnel.CloudFrame | bytes) -> None:
-        """Raises DeadlineError: what waits for a node that reads nothing would grow without end."""
-        try:
-            async with asyncio.timeout(WRITE_S), self._order:
-                if self._context.cancelled() or self._context.done():
-                    return
-                with suppress(grpc.aio.InternalError):  # gone since we looked: serve() ends it, and nobody else must
-                    await self._context.write(frame)
-        except TimeoutError:
-            raise DeadlineError(PEER_TAKES_NOTHING, timeout_s=round(WRITE_S)) from None
-
-    def _welcome(self) -> tunnel.Welcome:
-        heartbeat_seconds = max(1, round(self._machine.heartbeat_s))
-        return tunnel.Welcome(
-            session_id=self._id, now=timestamp(self._clock.now()), heartbeat_seconds=heartbeat_seconds
-        )

@@ -1,4 +1,4 @@
-"""What happened at nodes: written once each, acknowledged only then. Implements tunnel.server.EventLog."""
+"""What happened at nodes: written once each, acknowledged only then. Implements tunnel.interfaces.EventLog."""
 
 import logging
 import re

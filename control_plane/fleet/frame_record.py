@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunnel.server import Recorder
+from tunnel.interfaces import Recorder
 
 
 @contextmanager

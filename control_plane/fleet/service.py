@@ -1,4 +1,4 @@
-"""The fleet: what nodes said, durably, and what each shall run. Implements tunnel.server.Fleet."""
+"""The fleet: what nodes said, durably, and what each shall run. Implements tunnel.interfaces.Fleet."""
 
 import asyncio
 import logging

@@ -52,7 +52,7 @@ async def cut_nothing(identity: NodeIdentity, error: FaosError) -> None:
 
 
 class NodeStandings:
-    """Implements tunnel.server.Renewals, and what operators do to nodes. Safe for concurrent use."""
+    """Implements tunnel.interfaces.Renewals, and what operators do to nodes. Safe for concurrent use."""
 
     def __init__(self, store: Store, authority: Authority, audit: AuditRecord) -> None:
         self._store = store

@@ -9,10 +9,10 @@ import pytest
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
-from tunnel import server as tunnel_server
-from tunnel import session
+from tunnel import live_session, session
+from tunnel.live_session import LiveSession
 from tunnel.offer_frame import EncodedOffer
-from tunnel.server import TunnelServer, _LiveSession
+from tunnel.server import TunnelServer
 from tunnel.tls import Peer
 
 
@@ -56,7 +56,7 @@ async def test_stream_that_breaks_during_a_write_ends_nobody_else() -> None:
     context = BrokenStream()
     identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName("n"))
     peer, nobody = Peer(identity.spiffe_id, 1), cast(Any, None)
-    live = _LiveSession(identity, peer, cast(Any, context), nobody, SystemClock(), 15.0, nobody)
+    live = LiveSession(identity, peer, cast(Any, context), nobody, SystemClock(), 15.0, nobody)
 
     await live.drain()
 
@@ -87,7 +87,7 @@ async def test_node_that_does_not_listen_holds_up_nobody(caplog: pytest.LogCaptu
     for name in ("stuck", "broken", *(f"n-{number}" for number in range(40))):
         identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName(name))
         peer = Peer(identity.spiffe_id, 1)
-        server._live[identity] = _LiveSession(identity, peer, nobody, nobody, clock, 15.0, nobody)
+        server._live[identity] = LiveSession(identity, peer, nobody, nobody, clock, 15.0, nobody)
     async with asyncio.TaskGroup() as server._tasks:
         await server.targets_changed("t")
         async with asyncio.timeout(10):
@@ -100,11 +100,11 @@ async def test_node_that_does_not_listen_holds_up_nobody(caplog: pytest.LogCaptu
 
 async def test_a_node_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that goes on sending heartbeats would otherwise have one more frame wait for it each time, for ever."""
-    monkeypatch.setattr(tunnel_server, "WRITE_S", 0.02)
+    monkeypatch.setattr(live_session, "WRITE_S", 0.02)
     context = StuckStream()
     identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName("n"))
     nobody = cast(Any, None)
-    live = _LiveSession(identity, Peer("", 1), cast(Any, context), nobody, SystemClock(), 15.0, nobody)
+    live = LiveSession(identity, Peer("", 1), cast(Any, context), nobody, SystemClock(), 15.0, nobody)
 
     async with asyncio.timeout(10):
         await live.surely(live.perform([session.Beat(1)]))
@@ -137,7 +137,7 @@ async def test_a_change_while_a_node_says_hello_reaches_it() -> None:
 
     nobody, fleet = cast(Any, None), cast(Any, Fleet())
     server = TunnelServer("127.0.0.1:0", nobody, enrolments=nobody, renewals=nobody, fleet=fleet, events=nobody)
-    live = _LiveSession(identity, Peer("", 1), cast(Any, context), fleet, SystemClock(), 15.0, server._welcomed)
+    live = LiveSession(identity, Peer("", 1), cast(Any, context), fleet, SystemClock(), 15.0, server._welcomed)
     server._sessions.add(live)
     facts = tunnel.ConfigFacts(running_revision=1, healthy_revision=1, running_manifest_sha256=b"1")
 
