@@ -15,6 +15,7 @@ from control_plane.api.server import AdminServer, AdminServices
 from control_plane.audit.service import AuditService, stamped
 from control_plane.config.service import ConfigService
 from control_plane.config.trust_service import TrustService
+from control_plane.db.retention import Retention
 from control_plane.db.schema import migrate_schema
 from control_plane.fleet.changes import ChangeFeed
 from control_plane.fleet.events import EventLog
@@ -112,13 +113,23 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
             )
             admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
             changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
-            async with running([*([telemetry] if telemetry else []), audit, changes, tunnel, admin]):
+            retention = make_retention(store, clock, settings)
+            async with running([*([telemetry] if telemetry else []), audit, retention, changes, tunnel, admin]):
                 tokens.addresses = settings.public_addresses or [
                     str(local_address(settings.tunnel_listen, tunnel.port))
                 ]
                 endpoints = Endpoints(tunnel.port, admin.port)
                 announce(settings, endpoints)
                 yield endpoints
+
+
+def make_retention(store: Store, clock: Clock, settings: ControlPlaneSettings) -> Retention:
+    return Retention(
+        store,
+        clock,
+        statuses_kept_per_node=settings.statuses_kept_per_node,
+        answers_kept_s=settings.request_answers_kept_s,
+    )
 
 
 def announce(settings: ControlPlaneSettings, endpoints: Endpoints) -> None:

@@ -31,6 +31,8 @@ class ControlPlaneSettings:
     heartbeat_s: float = 15.0  # between heartbeats of an open session, 1 to 300; three missed ones end it
     node_certificate_lifetime_s: float = 24 * 3600.0  # from 2 s (for tests) to 90 days; nodes renew at half of it
     events_kept_per_node: int = 10_000  # the newest of each node, from 1; what the oldest say is gone then
+    statuses_kept_per_node: int = 1000  # what became of so many of the newest revisions, from 100
+    request_answers_kept_s: float = 7 * 24 * 3600.0  # the same request id gets the same answer so long; from 1 h
     received_frames_file: Path | None = None  # keep every body received through the tunnel, to prove what did not come
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
@@ -45,6 +47,10 @@ class ControlPlaneSettings:
             raise ValueError("node_certificate_lifetime_s must be from 2 to 7776000 (90 days).")
         if not 1 <= self.events_kept_per_node <= 10_000_000:
             raise ValueError("events_kept_per_node must be from 1 to 10000000.")
+        if not 100 <= self.statuses_kept_per_node <= 10_000_000:
+            raise ValueError("statuses_kept_per_node must be from 100 to 10000000.")
+        if not 3600 <= self.request_answers_kept_s <= 10 * 366 * 24 * 3600:
+            raise ValueError("request_answers_kept_s must be from 3600 (an hour) to 316224000 (ten years).")
         for address in self.public_addresses:
             _check_address("public_addresses", address, lowest_port=1)
 

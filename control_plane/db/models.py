@@ -131,7 +131,8 @@ nodes = Table(
     Index(None, "tenant", "site"),
 )
 
-# What became of each revision offered to a node: one row per revision, its newest status.
+# What became of each revision offered to a node: one row per revision, its newest status; of the newest revisions
+# (control_plane/db/retention.py).
 node_config_status = Table(
     "node_config_status",
     metadata,
@@ -245,7 +246,7 @@ tuf_metadata = Table(
     ForeignKeyConstraint(["tenant"], ["tenants.name"]),
 )
 
-# Answers of mutations by request_id: the same id gets the same answer.
+# Answers of mutations by request_id: the same id gets the same answer, for a time (control_plane/db/retention.py).
 requests = Table(
     "requests",
     metadata,
@@ -253,6 +254,7 @@ requests = Table(
     Column("request_id", String(128), primary_key=True),
     Column("response", LargeBinary, nullable=False),
     Column("at", UtcDateTime, nullable=False),
+    Index(None, "tenant", "at"),
 )
 
 # Append-only; each leaf covers its row and the leaf before (control_plane/audit/service.py).

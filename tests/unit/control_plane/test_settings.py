@@ -89,6 +89,15 @@ def test_addresses_that_cannot_be_listened_on_are_refused(tmp_path: Path, line: 
     assert line.split(" ")[0] in caught.value.why
 
 
+@pytest.mark.parametrize("line", ["statuses_kept_per_node = 99", "request_answers_kept_s = 60.0"])
+def test_keeping_less_than_is_shown_or_promised_is_refused(tmp_path: Path, line: str) -> None:
+    """An answer that is gone before its client asks again is a change that is made twice."""
+    with pytest.raises(SetupError) as caught:
+        load_settings(write(tmp_path, f'data_dir = "d"\n{line}'), environment={})
+
+    assert line.split(" ")[0] in caught.value.why
+
+
 @pytest.mark.parametrize("line", ['tunnel_listen = "[::]:7443"', 'admin_listen = "127.0.0.1:0"'])
 def test_addresses_that_can_be_listened_on_pass(tmp_path: Path, line: str) -> None:
     """IPv6 and free ports are both in use."""
