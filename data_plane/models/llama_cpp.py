@@ -1,10 +1,10 @@
 """llama.cpp inside the node's process.
 
-Two properties of the library shape this module. It always opens an HTTP listener of its own, which would let anyone
+Three properties of the library shape this module. It always opens an HTTP listener of its own, which would let anyone
 on the machine past policy and journal: it is put on a Unix socket in a private folder, behind a random key, and the
 socket is unlinked as soon as the model is loaded. And what it computes depends on how work is batched: with a prompt
 cache, or with two prompts decoded together, 6 to 10 of 12 greedy answers came out different. So one turn runs at a
-time, from an empty cache; on two cores that costs no throughput (measured).
+time, from an empty cache; on two cores that costs no throughput (measured). And freed at once after loading it hangs.
 """
 
 import asyncio
@@ -211,9 +211,13 @@ def load_server(path: Path, context_tokens: int, threads: int) -> Any:
         parameters = parameters_of(path, context_tokens, threads)
         parameters.hostnames = [os.path.join(folder, "l.sock")]  # noqa: PTH118 — the library takes text
         try:
-            return xllamacpp.Server(parameters)
+            server = xllamacpp.Server(parameters)
         except RuntimeError as error:
             raise SetupError(errors.LOAD_FAILED, path=path) from error
+        # A question that only the library's own loop answers: one that is freed before its loop has begun waits for the
+        # loop's end for ever, and holds the interpreter meanwhile.
+        server.handle_metrics()
+        return server
 
 
 def parameters_of(path: Path, context_tokens: int, threads: int) -> Any:
@@ -233,6 +237,7 @@ def parameters_of(path: Path, context_tokens: int, threads: int) -> Any:
     parameters.offline = True
     parameters.ui = False
     parameters.endpoint_slots = False
+    parameters.endpoint_metrics = True  # see load_server
     parameters.api_keys = [secrets.token_hex(16)]
     parameters.verbosity = SILENT
     return parameters

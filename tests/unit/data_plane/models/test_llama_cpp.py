@@ -1,5 +1,7 @@
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +54,24 @@ async def test_no_listener_can_be_reached(runtime: LlamaCppRuntime, monkeypatch:
         with socket.socket(socket.AF_UNIX) as client, pytest.raises(FileNotFoundError):
             client.connect(path)
     assert not own_tcp_listeners(ours)
+
+
+LOADED_AND_FREED = """
+import sys
+from pathlib import Path
+from data_plane.models.llama_cpp import load_server
+for _ in range(4):
+    load_server(Path(sys.argv[1]), 512, 1)
+"""
+
+
+@pytest.mark.needs("model")
+def test_a_model_that_is_freed_as_soon_as_it_is_loaded_does_not_hold_the_node() -> None:
+    """A revision that fails while its model loads frees it at once; the library then waited for ever, with the
+    interpreter held, so that not even a signal was heard. In a process of its own, because of that."""
+    command = [sys.executable, "-c", LOADED_AND_FREED, str(next(ASSETS.glob("*.gguf")))]
+
+    subprocess.run(command, check=True, timeout=60)
 
 
 def own_inodes() -> set[str]:
