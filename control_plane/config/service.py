@@ -73,6 +73,7 @@ TELL_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 WITHOUT_TERMS = Terms()
+NOTHING_TOLD = (0, 0)
 OnChange = Callable[[str], Awaitable[None]]
 
 
@@ -118,7 +119,7 @@ class ConfigService:
         self._listeners: list[OnChange] = []
         self._materials: dict[str, Cached] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._told: dict[str, int] = {}  # the newest revision by tenant
+        self._told: dict[str, tuple[int, int]] = {}  # the newest revision and root by tenant
 
     def on_change(self, listener: OnChange) -> None:
         """Have `listener(tenant)` awaited after each new revision, when `offer_material` gives it already."""
@@ -254,15 +255,18 @@ class ConfigService:
         return applied
 
     async def changed(self, tenant: str) -> None:
-        """Some process changed something of the tenant's. Tells of a revision of which nobody was told here. Raises
-        FaosError."""
-        number = await self._store.read(lambda connection: standing_number(connection, tenant))
-        if number > self._told.get(tenant, 0):
-            await self.tell(tenant, number)
+        """Some process changed something of the tenant's. Tells of a revision, or a root, of which nobody was told
+        here. Raises FaosError."""
+        number, root = await self._store.read(lambda connection: _standing(connection, tenant))
+        told_number, told_root = self._told.get(tenant, NOTHING_TOLD)
+        if number > told_number or root > told_root:
+            await self.tell(tenant, number, root)
 
-    async def tell(self, tenant: str, number: int = 0) -> None:
-        """A revision is durable: whoever cannot be told now sees it when they next ask. number: its own, if known."""
-        self._told[tenant] = max(number, self._told.get(tenant, 0))
+    async def tell(self, tenant: str, number: int = 0, root: int = 0) -> None:
+        """A revision, or a root, is durable: whoever cannot be told now sees it when they next ask. number, root: which
+        it is, if known."""
+        told_number, told_root = self._told.get(tenant, NOTHING_TOLD)
+        self._told[tenant] = (max(number, told_number), max(root, told_root))
         async with self._lock(tenant):
             self._materials.pop(tenant, None)
         for listener in self._listeners:
@@ -426,6 +430,11 @@ class ConfigService:
             return _with_changes(connection, tenant, rows)[0]
 
         return await self._store.read(fetch)
+
+
+def _standing(connection: sa.Connection, tenant: str) -> tuple[int, int]:
+    """Number of the revision and version of the root; 0 before the first revision, and before the second root."""
+    return standing_number(connection, tenant), last_metadata(connection, tenant, "root")[0]
 
 
 def _age(timestamp: bytes, now: datetime) -> timedelta:

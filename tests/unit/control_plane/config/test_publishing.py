@@ -9,6 +9,7 @@ from tuf.api.metadata import Root, Targets
 
 from control_plane.audit.service import AuditService
 from control_plane.config.models import Terms
+from control_plane.config.service import ConfigService
 from control_plane.config.trust_service import TrustService
 from control_plane.db.models import revisions
 from data_plane.link.trust import Trust
@@ -274,6 +275,27 @@ async def test_root_key_leaves_and_only_it_rotates(moved, trusts):
     assert caught.value.code.code == "config.root_elsewhere"
     assert renewed.root_version == 4
     assert not (moved._publication.keys_dir / "acme" / "root.pem").exists()
+
+
+async def test_other_replicas_offer_a_root_that_came_without_a_revision(service, trusts):
+    """Whoever rotates because a key was stolen must not wait a day until nodes hear of it from the other replica."""
+    await change(service, knowledge("a"))
+    replica, heard = ConfigService(service._store, service._publication.keys_dir, service._clock), []
+
+    async def listener(tenant):
+        heard.append(len((await replica.offer_material(tenant)).metadata.roots))
+
+    replica.on_change(listener)
+    await replica.changed("acme")
+    mine = CryptoSigner.generate_ed25519()
+    last = (await trusts.get("acme")).roots[-1]
+    root = publisher.next_root(last, now=service._clock.now(), root_key=mine.public_key)
+    await trusts.rotate("acme", publisher.with_signature(root, mine), actor="ada")
+    for _ in range(2):  # there are other records, too, about which nobody need be told
+        await replica.changed("acme")
+
+    before, after = heard
+    assert after == before + 1
 
 
 async def test_keys_that_a_crash_left_behind_sign_nothing(service, trusts, key, tmp_path):
