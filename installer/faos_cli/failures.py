@@ -4,8 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from faos_core.errors import FaosError
 
 OK, FAILED, CANCELLED, UNAUTHENTICATED = 0, 1, 2, 4
 USAGE = CANCELLED
@@ -64,9 +68,14 @@ def told(error: Exception) -> int:
     return FAILED
 
 
-def tell(what: str, why: str, next_step: str) -> None:
+def warn(about: "FaosError") -> None:
+    """Tell a person of something that does not fail the command."""
+    tell(about.what, about.why, about.next_step, head="warning: ", colour="yellow")
+
+
+def tell(what: str, why: str, next_step: str, *, head: str = "error: ", colour: str = "red") -> None:
     """Three lines on standard error; without colour when that is no terminal, or under NO_COLOR."""
-    head = "error: " if os.environ.get("NO_COLOR") else click.style("error: ", fg="red", bold=True)
-    click.echo(head + what, err=True)
+    shown = head if os.environ.get("NO_COLOR") else click.style(head, fg=colour, bold=True)
+    click.echo(shown + what, err=True)
     click.echo(f"  why:  {why}", err=True)
     click.echo(f"  next: {next_step}", err=True)

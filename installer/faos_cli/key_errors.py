@@ -86,6 +86,12 @@ SEEN_NEWER = define(
     why="Revision {seen} stood before ({file}); the control plane was restored from a backup, or holds it back.",
     next_step="Find out which. After a restore that was meant, remove the tenant's entry from that file.",
 )
+MEMORY_NOT_KEPT = define(
+    "sign.memory_not_kept",
+    what="{what} stands at the control plane; only this machine's record of it was not written.",
+    why="{file}: {reason}. Without it, an older state could be shown to this key as if it were the newest.",
+    next_step="See to it that you can write there, before this key signs again: ls -ld {folder}",
+)
 OTHER_TENANT = define(
     "sign.other_root",
     what="Tenant {tenant!r} has another first root than when this key last signed for it.",

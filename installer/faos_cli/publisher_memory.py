@@ -6,15 +6,18 @@ one that shows another first root is not the one that it was. Either way a perso
     {"KEYID/TENANT": {"root_sha256": "…", "revision": 7, "manifest_sha256": "…"}}
 """
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from faos_cli.errors import MEMORY_UNUSABLE
-from faos_cli.key_errors import OTHER_TENANT, SEEN_NEWER
+from faos_cli.failures import warn
+from faos_cli.key_errors import MEMORY_NOT_KEPT, OTHER_TENANT, SEEN_NEWER
 from faos_cli.prepared import Known
 from faos_core.disk import Disk
 from faos_core.errors import IntegrityError, SetupError
@@ -24,7 +27,7 @@ FILE_NAME = "published.json"
 
 @dataclass(frozen=True, slots=True)
 class PublisherMemory:
-    """Of one user on one machine."""
+    """Of one user on one machine. Any number of commands may use it at once."""
 
     file: Path
 
@@ -45,16 +48,44 @@ class PublisherMemory:
             facts = {"number": base.revision, "seen": seen["revision"], "tenant": tenant}
             raise IntegrityError(SEEN_NEWER, **facts, file=self.file)
 
+    def require_usable(self) -> None:
+        """Raises SetupError: asked before something stands that is to be remembered."""
+        self._read()
+
     def remember(self, keyid: str, tenant: str, *, first_root: bytes, revision: int, manifest_sha256: bytes) -> None:
-        """Whole or not at all. Raises OSError, SetupError."""
+        """Whole or not at all; what is newer already, by another command, stays. Raises OSError, SetupError."""
         seen = {
             "root_sha256": sha256(first_root).hexdigest(),
             "revision": revision,
             "manifest_sha256": manifest_sha256.hex(),
         }
-        everything = self._read() | {f"{keyid}/{tenant}": seen}
         Disk().make_folder(self.file.parent)
-        Disk().put(self.file.parent, {self.file.name: (json.dumps(everything, indent=1) + "\n").encode()})
+        with self._alone():
+            everything = self._read()
+            before = everything.get(f"{keyid}/{tenant}", seen)
+            if before["root_sha256"] == seen["root_sha256"] and before["revision"] > revision:
+                return
+            everything[f"{keyid}/{tenant}"] = seen
+            Disk().put(self.file.parent, {self.file.name: (json.dumps(everything, indent=1) + "\n").encode()})
+
+    def keep(self, keyid: str, tenant: str, what: str, **seen: Any) -> None:
+        """As `remember`, for what stands at the control plane already: that it does is no failure of the command, so
+        that what could not be written is only said, and the exit code is that of what was asked for.
+
+        what: for a person, "Revision 7".
+        """
+        try:
+            self.remember(keyid, tenant, **seen)
+        except (OSError, SetupError) as error:
+            reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else error.why.rstrip(".")
+            warn(SetupError(MEMORY_NOT_KEPT, what=what, file=self.file, reason=reason, folder=self.file.parent))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of all commands of this user; the lock goes with the process, however that ends."""
+        with self.file.with_name(f"{self.file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -59,10 +59,11 @@ class Signing:
         return cast(R, answer)
 
     def published(self, prepared: admin.PreparedRevision) -> None:
-        """Remember that it stands. Raises OSError, SetupError."""
-        self.memory.remember(
+        """Remember that it stands; where that cannot be, it is said."""
+        self.memory.keep(
             self.opened[0].public_key.keyid,
             tenant_of(prepared),
+            f"Revision {prepared.revision}",
             first_root=prepared.roots[0],
             revision=prepared.revision,
             manifest_sha256=sha256(prepared.manifest).digest(),

@@ -177,7 +177,8 @@ async def move_publisher(
         targets = sign(key, checked, proposed)
     answer = await rotate(client, tenant, trust, proposed, signers, targets)
     if trust.HasField("renewal"):
-        remember(key, tenant, trust, trust.renewal.revision, trust.renewal.manifest)
+        number = trust.renewal.revision
+        remember(key, tenant, f"Revision {number}", trust, number, trust.renewal.manifest)
     click.echo(f"tenant/{tenant}: {key.public_key.keyid} is the publisher now (root version {answer.root_version}).")
     if targets:
         click.echo(f"Revision {answer.revision}, the same content, is signed by it.")
@@ -189,15 +190,16 @@ async def move_publisher(
         )
 
 
-def remember(key: "OpenKey", name: str, trust: "admin.GetTrustResponse", version: int, signed: bytes) -> None:
-    """What this key has signed now: it is not to be asked for anything older."""
+def remember(
+    key: "OpenKey", name: str, what: str, trust: "admin.GetTrustResponse", version: int, signed: bytes
+) -> None:
+    """What this key has signed, and what stands now: it is not to be asked for anything older."""
     import os
 
     from faos_cli.publisher_memory import PublisherMemory
 
-    digest = sha256(signed).digest()
-    memory = PublisherMemory.of_user(os.environ)
-    memory.remember(key.public_key.keyid, name, first_root=trust.roots[0], revision=version, manifest_sha256=digest)
+    seen = {"first_root": trust.roots[0], "revision": version, "manifest_sha256": sha256(signed).digest()}
+    PublisherMemory.of_user(os.environ).keep(key.public_key.keyid, name, what, **seen)
 
 
 async def move_root(client: "AdminClient", tenant: str, reference: str, root_key: str | None) -> None:
@@ -276,13 +278,19 @@ async def rotate(
     signers: "Sequence[OpenKey]",
     targets: bytes = b"",
 ) -> "admin.RotateRootResponse":
-    """Hand the root in, and remember it for the keys here that signed it."""
+    """Hand the root in, and remember it for the keys here that signed it. Raises SetupError, before, when what is
+    remembered here cannot be read."""
+    import os
+
     from faos.admin.v1 import admin_pb2 as admin
     from faos_cli.admin_client import again_while_unavailable
+    from faos_cli.publisher_memory import PublisherMemory
     from faos_core.publisher import signed_part
 
+    PublisherMemory.of_user(os.environ).require_usable()
     request = admin.RotateRootRequest(tenant=tenant, root=proposed, signed_targets=targets)
     answer = await again_while_unavailable(lambda: client.call(client.trust.RotateRoot, request))
     for key in signers:
-        remember(key, f"{tenant}{ROOT_SUFFIX}", trust, answer.root_version, signed_part(proposed))
+        what = f"Root version {answer.root_version}"
+        remember(key, f"{tenant}{ROOT_SUFFIX}", what, trust, answer.root_version, signed_part(proposed))
     return answer

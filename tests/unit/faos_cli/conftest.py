@@ -35,7 +35,8 @@ def run_faos(tmp_path: Path) -> RunFaos:
     """`faos …` as a user runs it, in the test's folder: (arguments, *, stdin="")."""
 
     async def run(*arguments: str, stdin: str = "") -> Done:
-        environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+        folders = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
+        environment = os.environ | folders
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -1,6 +1,7 @@
 """A control plane that lies about what it prepared: a publisher's key signs nothing but what its operator asked for."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -248,3 +249,49 @@ def test_memory_is_the_users_own_and_damage_is_said(memory: PublisherMemory) -> 
     memory.file.write_text("{")
     with pytest.raises(SetupError):
         memory.check("key", "acme", first_root=b"r", base=known(9))
+
+
+def test_commands_at_once_forget_nothing_of_one_another(tmp_path: Path) -> None:
+    """Two tenants' pipelines on one machine: the memory of neither may be lost to the other's."""
+    memories = [PublisherMemory.of_user({"XDG_STATE_HOME": str(tmp_path)}) for _ in range(8)]
+    digest = sha256(b"m").digest()
+
+    def publish(number: int) -> None:
+        for revision in range(1, 6):
+            memories[number].remember("key", f"t{number}", first_root=b"r", revision=revision, manifest_sha256=digest)
+
+    with ThreadPoolExecutor(len(memories)) as threads:
+        list(threads.map(publish, range(len(memories))))
+
+    for number in range(len(memories)):
+        with pytest.raises(IntegrityError):
+            memories[0].check("key", f"t{number}", first_root=b"r", base=known(4))
+
+
+def test_command_that_ends_later_does_not_bring_back_what_was_older(memory: PublisherMemory) -> None:
+    """Of two that publish one after the other, the first may be the last to write it down."""
+    memory.remember("key", "acme", first_root=b"r", revision=6, manifest_sha256=sha256(b"old").digest())
+
+    memory.check("key", "acme", first_root=b"r", base=known(7))
+    with pytest.raises(IntegrityError):
+        memory.check("key", "acme", first_root=b"r", base=known(6))
+
+
+def test_what_stands_and_was_not_remembered_is_said_and_is_no_failure(
+    memory: PublisherMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that takes it for a failure would publish, or roll back, what stands already."""
+    memory.file.with_name("published.json.lock").unlink()
+    memory.file.with_name("published.json.lock").mkdir()
+    seen = {"first_root": b"r", "revision": 8, "manifest_sha256": b"m" * 32}
+
+    memory.keep("key", "acme", "Revision 8", **seen)
+    memory.file.write_text("{")
+    memory.file.with_name("published.json.lock").rmdir()
+    memory.keep("key", "acme", "Revision 8", **seen)
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("warning: Revision 8 stands at the control plane") == 2
+    assert f"{memory.file}: Is a directory" in said.err
+    assert "Traceback" not in said.err
