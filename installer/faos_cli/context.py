@@ -63,7 +63,7 @@ class Context:
         if value is not None:
             return value
         if self.file is None:
-            raise SetupError(CONTEXT_MISSING, user_file=user_file({}))
+            raise SetupError(CONTEXT_MISSING, user_file=user_file(os.environ))
         raise SetupError(CONTEXT_INCOMPLETE, missing=missing, source=self.file, key=key, flag=flag)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def test_find_refuses_a_named_file_that_is_absent(
 
     assert caught.value.code.code == "context.file_missing"
     assert "absent.json" in caught.value.what
+
+
+def test_missing_context_names_the_file_that_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever puts one where the message says, and it is not looked for there, is lost."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    with pytest.raises(SetupError) as caught:
+        find_context(None, os.environ, tmp_path).require_node()
+
+    assert str(tmp_path / "config" / "faos" / "context.json") in caught.value.why
 
 
 def test_read_takes_paths_relative_to_the_file(tmp_path: Path) -> None:
