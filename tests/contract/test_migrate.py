@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -77,15 +78,33 @@ def test_migrate_that_fails_halfway_changes_nothing(database_url: str, tmp_path:
     assert tables(database_url) == set()
 
 
-async def test_migrate_twice_at_once_is_safe(database_url: str, tmp_path: Path) -> None:
-    """Two commands started together must not trip over one another."""
-    scripts = migrations(tmp_path / "scripts", count=2)
-    code = "import sys, pathlib; from faos_core.migrate import migrate; migrate(sys.argv[1], pathlib.Path(sys.argv[2]))"
-    arguments = [sys.executable, "-c", code, database_url, str(scripts)]
+MIGRATE = """
+import sys, pathlib
+from faos_core import migrate, store
+import alembic.command, alembic.config
+print("ready", flush=True)
+sys.stdin.readline()
+migrate.migrate(sys.argv[1], pathlib.Path(sys.argv[2]))
+"""
+PROCESSES = 3
 
-    processes = [await asyncio.create_subprocess_exec(*arguments) for _ in range(3)]
 
-    assert [await process.wait() for process in processes] == [0, 0, 0]
+async def test_migrate_of_several_processes_at_once_is_done_once(database_url: str, tmp_path: Path) -> None:
+    """Replicas that are rolled out together begin together, and must not trip over one another."""
+    scripts = migrations(tmp_path / "scripts", count=2, more="import time; time.sleep(0.3)")
+    arguments = [sys.executable, "-c", MIGRATE, database_url, str(scripts)]
+    processes = [
+        await asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE) for _ in range(PROCESSES)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+
+    ended = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+
+    assert [(process.returncode, said) for process, (_, said) in zip(processes, ended, strict=True)] == [
+        (0, b"") for _ in range(PROCESSES)
+    ]
     assert tables(database_url) == {"t1", "t2", "alembic_version"}
 
 
