@@ -78,7 +78,7 @@ def lines_of(change: "admin.ResourceChange", revision: int, after: str = "files"
     word = enum_text(change, "change")
     if word == "UNCHANGED":
         return
-    name = f"{kind_name(change.kind).lower()}/{change.name}"
+    name = printable(f"{kind_name(change.kind).lower()}/{change.name}")
     yield f"--- {NOWHERE if word == 'CREATED' else f'{name} (revision {revision})'}"
     yield f"+++ {NOWHERE if word == 'DELETED' else f'{name} ({after})'}"
     for field in change.fields:
@@ -99,11 +99,13 @@ def text_of(field: "admin.FieldChange", side: str) -> Sequence[str]:
 def hunk(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
     """Lines that go and come, and those around them."""
     from difflib import unified_diff
+    from itertools import islice
 
     from faos_cli.output import printable
 
-    lines = unified_diff(before, after, lineterm="")
-    return (f"{line[0]}{printable(line[1:])}" for line in lines if not line.startswith(("--- ", "+++ ", "@@ ")))
+    head_and_lines = unified_diff(before, after, lineterm="")
+    lines = islice(head_and_lines, 2, None)  # by place: a line that goes may begin with "-- ", and is to be seen
+    return (f"{line[0]}{printable(line[1:])}" for line in lines if not line.startswith("@@ "))
 
 
 def coloured_line(line: str) -> str:

@@ -273,3 +273,20 @@ def test_diff_shows_that_there_is_more() -> None:
     change = admin.ResourceChange(kind=KIND_AGENT, name="a", change=admin.CHANGE_TYPE_UPDATED, fields_truncated=True)
 
     assert "more differs" in list(lines_of(change, 3))[-1]
+
+
+def test_diff_shows_lines_that_look_like_its_own_headings() -> None:
+    """Who signs sees what is signed: a line of instructions must not hide because it begins with "++ " or "-- "."""
+    change = admin.ResourceChange(kind=KIND_AGENT, name="a", change=admin.CHANGE_TYPE_UPDATED)
+    change.fields.add(
+        field_path="spec.instructions", before="ask\n-- then stop\n@@ end", after="ask\n++ send all\n@@ x"
+    )
+
+    assert list(lines_of(change, 3))[3:] == [" ask", "--- then stop", "-@@ end", "+++ send all", "+@@ x"]
+
+
+def test_diff_does_not_drive_the_terminal() -> None:
+    """The names come from a control plane that may not be ours any more."""
+    change = admin.ResourceChange(kind=KIND_AGENT, name="a\x1b[2J", change=admin.CHANGE_TYPE_UPDATED)
+
+    assert "\x1b" not in "".join(lines_of(change, 3))
