@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from faos_core import names
 from faos_core.errors import FaosError
+from faos_core.lifecycle import one_by_one
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,11 @@ class Result:
 async def examine(checks: Sequence[Check], tell: Callable[[Result], None] = lambda _: None) -> list[Result]:
     """All results, in the order of the checks. tell: is called with each as soon as it is there.
 
-    Cancelling it ends what is under way.
+    Cancelling it ends what is under way. Raises what `tell` raises: whoever reads may be gone.
     """
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_answer(check, tell), name=check.name) for check in checks]
+    with one_by_one():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_answer(check, tell), name=check.name) for check in checks]
     return [task.result() for task in tasks]
 
 

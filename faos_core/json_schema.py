@@ -168,11 +168,21 @@ def _additional(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator
     return (name for name in value if name not in named and not any(found_in(each, name) for each in patterns))
 
 
+def _multiple_of(validator: Any, divisor: float, value: object, schema: object) -> Found:
+    """As the library's, which raises for infinity, for what is not a number, and for what no float can hold: parsers of
+    JSON take all three."""
+    try:
+        yield from Draft202012Validator.VALIDATORS["multipleOf"](validator, divisor, value, schema)
+    except (OverflowError, ValueError):
+        yield ValidationError("is not known to be a multiple")
+
+
 LinearValidator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]  # the library's, without types
     Draft202012Validator,
     {
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
+        "multipleOf": _multiple_of,
     },
 )

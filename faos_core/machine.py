@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ SLOW_FSYNC_S = 0.1
 UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "vboxsf"})
 FLEETING = frozenset({"tmpfs", "ramfs"})
+ESCAPED = re.compile(r"\\([0-7]{3})")  # blank, tab, newline and backslash in a mount point; all else is as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def mount_of(folder: Path, mountinfo: str) -> Mount:
     for line in mountinfo.splitlines():
         left, dash, right = line.partition(" - ")
         if dash:
-            point = Path(left.split(" ")[4].encode().decode("unicode_escape"))
+            point = Path(ESCAPED.sub(lambda found: chr(int(found[1], 8)), left.split(" ")[4]))
             if place.is_relative_to(point) and len(point.parts) >= len(found.point.parts):
                 found = Mount(point, right.split(" ")[0])
     return found

@@ -108,6 +108,8 @@ class Histogram:
 
     def record_all(self, values: Sequence[float]) -> None:
         """As `record` for each, at once: without labels."""
+        if not values:
+            return
         bounds = self.bounds
         with self._lock:
             cell = self._cells.get(()) or self._new(())

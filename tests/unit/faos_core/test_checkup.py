@@ -106,3 +106,16 @@ def test_look_that_never_returns_does_not_keep_the_process() -> None:
 
     assert result.finding.verdict is Verdict.FAIL
     assert time.monotonic() - began_s < 10
+
+
+async def test_reader_who_is_gone_ends_it_as_itself() -> None:
+    """`faos doctor | head` is no defect: the pipe that broke must arrive as that, and not in a group."""
+
+    def tell(result: Result) -> None:
+        raise BrokenPipeError
+
+    async def look() -> Finding:
+        return passed("")
+
+    with pytest.raises(BrokenPipeError):
+        await examine([Check("one", look)], tell)

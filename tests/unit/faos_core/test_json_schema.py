@@ -119,3 +119,10 @@ def test_unevaluated_properties_beside_patterns_are_refused() -> None:
 def test_keywords_mean_what_they_mean_in_the_library(value: dict[str, Any], schema: dict[str, Any]) -> None:
     """Ours are there for their time, not for another meaning."""
     assert (first_violation(schema, value) is None) == Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400])
+@pytest.mark.parametrize("divisor", [0.5, 3])
+def test_number_that_cannot_be_divided_is_answered(value: float, divisor: float) -> None:
+    """A hijacked model may write 1e999 or NaN as an argument: that is refused, and does not end the run as a defect."""
+    assert first_violation({"multipleOf": divisor}, value) == "multipleOf"

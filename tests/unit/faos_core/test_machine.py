@@ -83,3 +83,12 @@ def test_clock_is_held_against_what_others_signed(
 ) -> None:
     """A clock that is years off makes every certificate look wrong."""
     assert (clock(NOW, earliest, latest).verdict is Verdict.FAIL) == fails
+
+
+@pytest.mark.parametrize("name", ["données", "a b", "back\\slash"])
+def test_mount_point_of_any_name_is_found(name: str) -> None:
+    """A network disk under a name with an accent would pass as the local disk that it hangs below."""
+    written = name.replace("\\", "\\134").replace(" ", "\\040")
+    mounts = f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /srv/{written} rw - nfs4 server:/ rw\n"
+
+    assert mount_of(Path("/srv") / name / "faos", mounts).kind == "nfs4"

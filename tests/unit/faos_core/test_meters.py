@@ -111,3 +111,12 @@ def test_text_is_what_prometheus_reads() -> None:
         "faos_run_duration_seconds_sum 7.5",
         "faos_run_duration_seconds_count 2",
     ]
+
+
+def test_nothing_to_record_is_no_failure() -> None:
+    """Whoever measures a batch need not look whether anything was in it."""
+    took = Histogram(Metric.RUN_DURATION, "Runs.")
+
+    took.record_all([])
+
+    assert took.cells() == {}
