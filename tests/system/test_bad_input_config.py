@@ -192,7 +192,7 @@ async def test_older_revision_and_replaced_keys_are_refused(tmp_path: Path) -> N
 
         shutil.rmtree(backup / "keys" / TENANT)
         create_tenant_keys(backup / "keys" / TENANT, now=datetime.now(UTC))
-        with pytest.raises(grpc.aio.AioRpcError, match="targets key of a tenant cannot be used"):
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot publish for tenant"):
             await site.apply(tool_server("another"))
         assert running.activation.running().revision == 2
 

@@ -246,7 +246,7 @@ async def test_a_blob_that_stops_half_way_goes_on_where_it_stopped(tmp_path: Pat
         await plane.apply(large)
         await eventually(partial(node.side.is_at, 1))
         node.side.egress.identifiers.allow(digest)
-        wire.cut_once_after(CHUNK_BYTES + 50_000)
+        wire.cut_once_after(3 * CHUNK_BYTES)  # a window of 64 KiB: what came before the last of them has been read
         with pytest.raises(UnavailableError):
             await node.blobs.get(digest)
 
@@ -256,7 +256,8 @@ async def test_a_blob_that_stops_half_way_goes_on_where_it_stopped(tmp_path: Pat
     leaves = [leaf.body or b"" for leaf in read_leaves(ledger_folder(tmp_path / "node")) if leaf.method == GET_BLOB]
     first, *later = [tunnel.GetBlobRequest.FromString(leaf).offset_bytes for leaf in leaves]
     assert first == 0
-    assert set(later) == {CHUNK_BYTES}, "asked for from there on, how often that may have been while no session was up"
+    assert later
+    assert set(later) <= {CHUNK_BYTES, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES}, "from there on, not from the beginning"
 
 
 async def got_in_the_end(node: EventNode, digest: bytes) -> bytes:

@@ -46,9 +46,9 @@ def test_numbers_are_fresh_each_time_and_the_sites_own_pages_stay(layout: Layout
 
 def test_made_up_numbers_are_not_among_those_that_are_there() -> None:
     """A number that the handbook has anyway would prove nothing."""
-    taken = " ".join(str(number) for number in range(10_000, 99_998))
+    taken = " ".join(str(number) for number in range(10_000, 99_000))
 
-    assert {make_up(taken).document, make_up(taken).tool} <= {"99998", "99999"}
+    assert min(make_up(taken).document, make_up(taken).tool) >= "99000"
 
 
 def test_the_ceiling_is_toml_whatever_the_paths_are(layout: Layout) -> None:
