@@ -136,15 +136,13 @@ def show_version(ctx: click.Context, wanted: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: every error ends as what, why and what to type next."""
+    """Entry point, however it is started: every error ends as what, why and what to type next."""
     from faos_cli.failures import run_guarded
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log is for those who look at it, and goes where answers go
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children are exec'd; its handlers killed one in between
     sys.exit(run_guarded(lambda: faos.main(arguments, prog_name="faos", standalone_mode=False)))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault(
-        "GRPC_ENABLE_FORK_SUPPORT", "0"
-    )  # children are exec'd; its handlers have killed one in between
     main()

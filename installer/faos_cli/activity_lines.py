@@ -7,7 +7,7 @@ from faos.admin.v1 import admin_pb2 as admin
 from faos.site.v1 import site_pb2 as site
 from faos_cli.activity import CloudActivity, Rates, Sample
 from faos_cli.glance import trouble_of
-from faos_cli.output import age, aligned, byte_size, duration, enum_text, moment
+from faos_cli.output import age, aligned, byte_size, duration, enum_text, moment, printable
 from faos_core.errors import FaosError
 
 MOST_ROWS = 12  # of each table, where nobody says how many there is room for
@@ -21,7 +21,8 @@ def lines_of(sample: Sample, rate: Rates, *, most_rows: int = MOST_ROWS) -> list
 
 
 def down_lines(error: FaosError) -> list[str]:
-    return [f"  DOWN  {error.what}", f"  why   {error.why}", f"  next  {error.next_step}"]
+    told = (("DOWN", error.what), ("why", error.why), ("next", error.next_step))
+    return [f"  {word:4}  {printable(text)}" for word, text in told]
 
 
 def table(columns: Sequence[str], rows: Rows, most_rows: int) -> list[str]:

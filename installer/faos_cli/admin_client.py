@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ POLL_S = 0.2
 ATTEMPTS = 4  # to hand in what was signed
 MESSAGE_BYTES = 64 * 1024 * 1024
 VIOLATIONS_KEY = "faos-violations-bin"  # trailing metadata: a serialised ResourceViolations
+PEM = b"-----BEGIN CERTIFICATE-----"
+TOKEN = re.compile(rb"[\x21-\x7e]+")
 LOOPBACK = ("127.", "localhost:", "[::1]:")
 FINAL = (ApplyState.APPLY_STATE_HEALTHY, ApplyState.APPLY_STATE_REJECTED, ApplyState.APPLY_STATE_ROLLED_BACK)
 
@@ -106,8 +109,8 @@ class AdminClient:
 async def connect(context: Context) -> AsyncIterator[AdminClient]:
     """A client of the context's control plane. Raises SetupError when the context does not say enough."""
     address, ca_file, token_file = context.require_admin()
-    credentials = grpc.ssl_channel_credentials(read_credential(ca_file, "CA certificate"))
-    token = read_credential(token_file, "admin token").decode().strip()
+    credentials = grpc.ssl_channel_credentials(read_authority(ca_file))
+    token = read_token(token_file)
     options = [
         ("grpc.ssl_target_name_override", SERVER_NAME),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -124,6 +127,24 @@ def read_credential(file: Path, purpose: str) -> bytes:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SetupError(errors.CREDENTIAL_UNREADABLE, file=file, reason=reason, purpose=purpose) from error
+
+
+def read_authority(file: Path) -> bytes:
+    """Raises SetupError: gRPC itself would say that nobody answers."""
+    pem = read_credential(file, "CA certificate")
+    if PEM not in pem:
+        reason = "A certificate in PEM has a line -----BEGIN CERTIFICATE-----, and there is none."
+        raise SetupError(errors.CREDENTIAL_MALFORMED, file=file, purpose="CA certificate", reason=reason)
+    return pem
+
+
+def read_token(file: Path) -> str:
+    """Raises SetupError, which says nothing of what is in the file."""
+    token = read_credential(file, "admin token").strip()
+    if not TOKEN.fullmatch(token):
+        reason = "A token is one line of letters, digits and signs; this is empty, or something else."
+        raise SetupError(errors.CREDENTIAL_MALFORMED, file=file, purpose="admin token", reason=reason)
+    return token.decode("ascii")
 
 
 def items_of(answer: Any) -> Sequence[Any]:

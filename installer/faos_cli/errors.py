@@ -59,6 +59,12 @@ CREDENTIAL_UNREADABLE = define(
     why="{reason}; it is the {purpose} of the control plane.",
     next_step="Run the command as the user who may read it: ls -l {file}",
 )
+CREDENTIAL_MALFORMED = define(
+    "context.credential_malformed",
+    what="{file} is no {purpose}.",
+    why="{reason}",
+    next_step="See which files are used, and name the right one: faos context show",
+)
 CONTROL_PLANE_UNREACHABLE = define(
     "admin_api.unreachable",
     what="The control plane at {address} does not answer.",

@@ -1,5 +1,6 @@
 """How a command ends: exit codes as gh's, and errors as people read them."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -60,12 +61,28 @@ def told(error: Exception) -> int:
 
     if isinstance(error, FaosError):
         for problem in getattr(error, "problems", ()):
-            click.echo(str(problem), err=True)
+            click.echo(shown(str(problem)), err=True)
         tell(error.what, error.why, error.next_step)
         return UNAUTHENTICATED if isinstance(error, UnauthenticatedError) else FAILED
+    if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+        tell_of_system(error)
+        return FAILED
     cause = f"{type(error).__name__}: {error}"
     tell("Something failed that should not have.", cause, "See where: FAOS_DEBUG=1 faos …, and please report it.")
     return FAILED
+
+
+def tell_of_system(error: OSError) -> None:
+    """A file that may not be read, a disk that is full: a person's matter, and no defect."""
+    why = f"The system says: {error.strerror}."
+    if error.errno == errno.ENOSPC:
+        tell("There is no room left to write.", why, "Make room, then run it again: df -h")
+    else:
+        tell(
+            f"{error.filename} cannot be used.",
+            why,
+            f"Look at it, and run this as who may use it: ls -ld {error.filename}",
+        )
 
 
 def warn(about: "FaosError") -> None:
@@ -75,7 +92,14 @@ def warn(about: "FaosError") -> None:
 
 def tell(what: str, why: str, next_step: str, *, head: str = "error: ", colour: str = "red") -> None:
     """Three lines on standard error; without colour when that is no terminal, or under NO_COLOR."""
-    shown = head if os.environ.get("NO_COLOR") else click.style(head, fg=colour, bold=True)
-    click.echo(shown + what, err=True)
-    click.echo(f"  why:  {why}", err=True)
-    click.echo(f"  next: {next_step}", err=True)
+    begin = head if os.environ.get("NO_COLOR") else click.style(head, fg=colour, bold=True)
+    click.echo(begin + shown(what), err=True)
+    click.echo(f"  why:  {shown(why)}", err=True)
+    click.echo(f"  next: {shown(next_step)}", err=True)
+
+
+def shown(text: str) -> str:
+    """Without what would drive the terminal: a control plane that is not ours any more says some of it."""
+    from faos_cli.output import printable
+
+    return "\n".join(map(printable, text.split("\n")))

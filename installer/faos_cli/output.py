@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ COLOURS = {
     "updated": BUSY,
     "deleted": BAD,
 }
+CONTROLS = re.compile("[\x7f-\x9f]")  # drive a terminal, and json leaves them as they are; only ever inside texts
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 
 
@@ -91,7 +93,8 @@ def printable(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_yaml(value: Any) -> None:

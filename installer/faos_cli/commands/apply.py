@@ -98,7 +98,7 @@ async def run_apply(
 
 def tell_changes(applied: "Applied", *, dry_run: bool) -> None:
     """kubectl's lines, then what it means for the sites."""
-    from faos_cli.output import coloured, enum_text
+    from faos_cli.output import coloured, enum_text, printable
     from faos_core.kinds import kind_name
 
     suffix = " (dry run)" if dry_run else ""
@@ -106,11 +106,11 @@ def tell_changes(applied: "Applied", *, dry_run: bool) -> None:
     for change in applied.changes:
         word = enum_text(change, "change").lower()
         changed |= word != "unchanged"
-        click.echo(f"{kind_name(change.kind).lower()}/{change.name} {coloured(word)}{suffix}")
+        click.echo(f"{kind_name(change.kind).lower()}/{printable(change.name)} {coloured(word)}{suffix}")
     if not changed:
         click.echo(f"Revision {applied.revision} stands; nothing changed.")
         return
-    sites = ", ".join(applied.affected_sites) or "none yet; make one: faos site create NAME"
+    sites = printable(", ".join(applied.affected_sites)) or "none yet; make one: faos site create NAME"
     note = "would be followed by a new one" if dry_run else "is the desired state now"
     click.echo(f"Revision {applied.revision} {note}; sites: {sites}")
 
@@ -129,13 +129,12 @@ async def wait(client: "AdminClient", tenant: str, applied: "Applied", *, timeou
 
 
 def tell_state(node: "admin.Node") -> None:
-    from faos_cli.output import coloured, enum_text
+    from faos_cli.output import coloured, enum_text, printable
 
     state = enum_text(node.config, "state") or "NOTHING YET"
     link = "" if enum_text(node, "liveness") == "LIVE" else "  (not connected)"
-    click.echo(
-        f"  {node.site}/{node.name}  revision {node.config.attempted_revision}  {coloured(state)}{link}", err=True
-    )
+    where = printable(f"{node.site}/{node.name}")
+    click.echo(f"  {where}  revision {node.config.attempted_revision}  {coloured(state)}{link}", err=True)
 
 
 def refuse_unhealthy(settlement: "Settlement") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faos_cli import completion
-from faos_cli.options import with_control_plane
+from faos_cli.options import output_option, with_control_plane
 
 if TYPE_CHECKING:
     from faos.admin.v1 import admin_pb2 as admin
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 @click.command("describe")
 @click.argument("kind", shell_complete=completion.described_kinds)
 @click.argument("name", required=False, shell_complete=completion.names)
+@output_option("text", "json")
 @with_control_plane
-def describe(context: "Context", kind: str, name: str | None) -> None:
+def describe(context: "Context", kind: str, name: str | None, output: str) -> None:
     """One thing in full: a node, a revision, or a resource.
 
     What a node last attempted, what it runs and what it holds healthy are three facts and are shown as three; a
@@ -28,6 +29,7 @@ def describe(context: "Context", kind: str, name: str | None) -> None:
       faos describe node NAME
       faos describe revision 3
       faos describe agent assistant
+      faos describe node NAME -o json    with its history, for scripts
     """
     import asyncio
 
@@ -36,21 +38,36 @@ def describe(context: "Context", kind: str, name: str | None) -> None:
     listing, wanted = parse_target(kind, name)
     if not wanted:
         raise click.UsageError(f"Say which: faos describe {listing.singular} NAME")
-    asyncio.run(fetch_and_show(context, listing, wanted))
+    found = asyncio.run(fetch(context, listing, wanted))
+    if output == "json":
+        show_json(listing, found)
+    elif listing.plural == "nodes":
+        show_node(found)
+    elif listing.plural == "revisions":
+        show_revision(found)
+    else:
+        show_thing(listing, found)
 
 
-async def fetch_and_show(context: "Context", listing: "Listing", name: str) -> None:
+async def fetch(context: "Context", listing: "Listing", name: str) -> Any:
+    """Of a node and a revision the whole answer; of anything else, what `faos get` lists."""
     from faos_cli import admin_client
     from faos_cli.listings import fetch_named, revision_number
 
     async with admin_client.connect(context) as client:
         tenant = "" if listing.plural == "tenants" else await admin_client.choose_tenant(client, context.tenant)
         if listing.plural == "nodes":
-            show_node(await admin_client.get_node(client, tenant, name))
-        elif listing.plural == "revisions":
-            show_revision(await admin_client.get_revision(client, tenant, revision_number(name)))
-        else:
-            show_thing(listing, await fetch_named(listing, client, tenant, name))
+            return await admin_client.get_node(client, tenant, name)
+        if listing.plural == "revisions":
+            return await admin_client.get_revision(client, tenant, revision_number(name))
+        return await fetch_named(listing, client, tenant, name)
+
+
+def show_json(listing: "Listing", found: Any) -> None:
+    from faos_cli.commands.get import document
+    from faos_cli.output import as_json, print_json
+
+    print_json(as_json(found) if listing.plural in ("nodes", "revisions") else document(listing, found))
 
 
 def show_node(answer: "admin.GetNodeResponse") -> None:
@@ -163,7 +180,7 @@ def show_revision(answer: "admin.GetRevisionResponse") -> None:
 
 
 def show_revision_nodes(answer: "admin.GetRevisionResponse") -> None:
-    from faos_cli.output import enum_text, print_facts, print_table
+    from faos_cli.output import enum_text, print_facts, print_table, printable
 
     if not answer.nodes:
         click.echo("No node has taken it up yet. See who is there: faos get nodes", err=True)
@@ -173,7 +190,7 @@ def show_revision_nodes(answer: "admin.GetRevisionResponse") -> None:
     )
     for each in answer.nodes:
         if facts := nack_facts(each.config):
-            click.echo(f"\n{each.node}")
+            click.echo(f"\n{printable(each.node)}")
             print_facts(facts, indent=2)
 
 

@@ -47,10 +47,20 @@ def run(
     if agent in VERBS:
         if len(text) > 1:
             raise click.UsageError(f"faos run {agent} takes one run's ID.")
+        if subject or cancel_on_interrupt:
+            raise click.UsageError("--subject and --cancel-on-interrupt go with a question: faos run AGENT TEXT")
         asyncio.run(WITH_RUN[agent](context, text[0], output))
         return
-    question = sys.stdin.read() if text == ("-",) else " ".join(text)
+    question = typed_question() if text == ("-",) else " ".join(text)
     asyncio.run(ask(context, agent, question, subject, output, cancel_on_interrupt=cancel_on_interrupt))
+
+
+def typed_question() -> str:
+    """Raises UsageError for what is no text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError("Standard input is no text in UTF-8.") from error
 
 
 async def ask(

@@ -6,10 +6,10 @@ from control_plane.api import interceptor
 from faos.admin.v1 import admin_pb2 as admin
 from faos.tunnel.v1.tunnel_pb2 import ApplyState
 from faos_cli import admin_client
-from faos_cli.admin_client import Outcome, Settlement, outcome_of, wait_until_settled
+from faos_cli.admin_client import Outcome, Settlement, outcome_of, read_authority, read_token, wait_until_settled
 from faos_cli.commands.apply import refuse_unhealthy
 from faos_cli.context import read_context
-from faos_core.errors import DeadlineError, InvalidError
+from faos_core.errors import DeadlineError, InvalidError, SetupError
 from faos_core.resource_yaml import load
 from tests.parts import ROOT
 from tests.system.harness import TENANT, RunningControlPlane
@@ -99,3 +99,33 @@ async def test_waiting_ends_with_the_time_and_tells_each_change(plane: RunningCo
     assert not settlement.is_settled
     assert [node.name for node in settlement.having(Outcome.PENDING)] == [member.identity.node] == told
     assert (elsewhere.is_settled, elsewhere.nodes) == (True, ())
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"one\ntwo", "schlüssel".encode(), b"\xff\xfe", b"two words"])
+def test_token_file_that_holds_no_token_is_said_and_not_shown(tmp_path: Path, content: bytes) -> None:
+    """The wrong file is the commonest mistake; it may be another secret."""
+    file = tmp_path / "token"
+    file.write_bytes(content)
+
+    with pytest.raises(SetupError) as caught:
+        read_token(file)
+
+    assert caught.value.what == f"{file} is no admin token."
+    assert not [word for word in content.split() if word.decode(errors="replace") in str(caught.value)]
+
+
+def test_token_is_read_without_what_an_editor_puts_after_it(tmp_path: Path) -> None:
+    """A line feed at the end is no part of it."""
+    (tmp_path / "token").write_bytes(b"a.b-c_d=\r\n")
+
+    assert read_token(tmp_path / "token") == "a.b-c_d="
+
+
+def test_file_without_a_certificate_is_said(tmp_path: Path) -> None:
+    """gRPC says of it that nobody answers."""
+    (tmp_path / "key").write_text("-----BEGIN PRIVATE KEY-----")
+
+    with pytest.raises(SetupError) as caught:
+        read_authority(tmp_path / "key")
+
+    assert "is no CA certificate" in caught.value.what

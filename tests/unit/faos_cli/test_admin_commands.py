@@ -144,6 +144,7 @@ async def test_nodes_show_three_facts_and_their_refusal(
     nodes = await run_faos("get", "nodes", "-o", "json")
     (node,) = nodes.json["items"]
     described = await run_faos("describe", "node", node["name"])
+    document = await run_faos("describe", "node", node["name"], "-o", "json")
     context = await run_faos("--context", "node", "status", "-o", "json")
 
     assert joined.code == 0
@@ -151,6 +152,7 @@ async def test_nodes_show_three_facts_and_their_refusal(
     assert f"fingerprint  {words}" in joined.out
     assert "site.toml" in joined.out
     assert words in described.out
+    assert (document.json["node"]["name"], document.json["history"]) == (node["name"], [])
     assert [line.split() for line in described.out.splitlines() if "attempted" in line] == [["attempted", "none"]]
     assert (again.code, "error:" in again.err) == (1, True)
     assert context.json["node"]["data"] == str(tmp_path / "node")
@@ -176,7 +178,12 @@ async def test_revision_says_what_it_changed(plane: RunningControlPlane, run_fao
     described = await run_faos("describe", "revision", "1")
     agent = await run_faos("describe", "agent", "assistant")
     absent = await run_faos("describe", "revision", "2")
+    documents = [
+        await run_faos("describe", *named, "-o", "json") for named in (("revision", "1"), ("agent", "assistant"))
+    ]
 
+    assert (documents[0].json["revision"]["number"], documents[0].json["nodes"]) == ("1", [])
+    assert documents[1].json["metadata"]["name"] == "assistant"
     assert listed.json["items"][0]["number"] == "1"
     assert ["Agent", "assistant", "created"] in [line.split() for line in described.out.splitlines()]
     assert loads(agent.out)[0].resource.metadata.name == "assistant"

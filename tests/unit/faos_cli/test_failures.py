@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -91,3 +92,29 @@ def test_defect_is_raised_where_it_is_debugged(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(FaosError):
         run_guarded(raising(NotFoundError(CODE, thing="x", how="y")))
+
+
+def test_error_of_a_server_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A control plane that is not ours any more says what went wrong: it must not paint over what a person reads."""
+    run_guarded(raising(NotFoundError(CODE, thing="\x1b[2Jnode\x9b1A", how="\x1b]0;evicted\x07")))
+
+    told = capsys.readouterr().err
+    assert [each for each in told if not each.isprintable() and each != "\n"] == []
+    assert len(told.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/node"), "ls -ld /srv/node"),
+        (OSError(errno.ENOSPC, "No space left on device"), "df -h"),
+    ],
+)
+def test_what_the_system_refuses_is_no_defect_of_ours(
+    error: OSError, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever runs a command as the wrong user is told so, and not to report it."""
+    assert run_guarded(raising(error)) == 1
+
+    told = capsys.readouterr().err
+    assert (words in told, "should not have" in told) == (True, False)

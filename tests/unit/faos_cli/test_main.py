@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +118,25 @@ def test_example_resources_of_apply_help_are_valid_and_of_each_kind() -> None:
 
     assert sorted(kinds.kind_of(resource) for resource in resources) == sorted(kinds.BY_KIND)
     assert validate(resources, complete=True) == []
+
+
+def test_libraries_write_nothing_among_what_a_person_reads(tmp_path: Path) -> None:
+    """The `faos` that pip installs begins at main(), not at `python -m`: what holds for one must hold for the other."""
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (tmp_path / "token").write_text("t")
+    start = "import sys; from faos_cli.__main__ import main; main(sys.argv[1:])"
+    flags = ["--server", "127.0.0.1:1", "--ca", "ca.pem", "--token-file", "token"]
+    without = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", start, "get", "nodes", *flags],
+        cwd=tmp_path,
+        env=without | {"XDG_CONFIG_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert [line[:8] for line in done.stderr.splitlines()] == ["error: T", "  why:  ", "  next: "]

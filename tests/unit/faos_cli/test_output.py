@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from faos_cli.output import (
     enum_text,
     moment,
     print_facts,
+    print_json,
     print_table,
     print_yaml,
     printable,
@@ -98,3 +100,14 @@ def test_durations_are_read(text: str, seconds: int) -> None:
 def test_label_keeps_every_equals_sign_behind_the_first() -> None:
     """Values are the operator's own; only the key ends at "="."""
     assert LABEL.convert("key=a=b", None, None) == ("key", "a=b")
+
+
+def test_json_does_not_drive_the_terminal_and_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a model wrote is shown by `faos run show -o json`, too; programs must read what it was."""
+    value = {"answer": "a\x9b2Jb\x1b[2J\x7f é"}
+
+    print_json(value)
+
+    said = capsys.readouterr().out
+    assert [each for each in said if not each.isprintable() and each != "\n"] == []
+    assert (json.loads(said), "é" in said) == (value, True)

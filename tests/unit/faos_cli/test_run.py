@@ -288,3 +288,13 @@ async def test_run_is_cancelled_shown_and_followed_by_its_id(
     assert (followed.code, "was cancelled" in followed.err) == (1, True)
     assert (late.code, late.out.split(": ")[1]) == (0, "succeeded\n")
     assert (nobody.code, "faos runs" in nobody.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--cancel-on-interrupt", "follow", "run-1"), ("--subject", "x", "show", "run-1")]
+)
+async def test_option_that_would_have_no_effect_is_refused(run_faos: "RunFaos", arguments: tuple[str, ...]) -> None:
+    """Whoever follows a run and presses Ctrl-C to stop it must know that it goes on."""
+    done = await run_faos("run", *arguments)
+
+    assert (done.code, "go with a question" in done.err) == (2, True)

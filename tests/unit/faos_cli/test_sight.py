@@ -31,6 +31,7 @@ from faos.site.v1 import site_pb2 as site
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_cli.activity import CloudActivity, Rates, Sample, rates
 from faos_cli.activity_lines import lines_of
+from faos_cli.errors import NO_ANSWER
 from faos_cli.glance import MOST_NAMED, glance_of_fleet, glance_of_node, trouble_of
 from faos_cli.output import byte_size
 from faos_cli.traces import Trace, read_traces, trace_id_of
@@ -288,6 +289,13 @@ def test_lines_show_what_runs_and_what_is_down() -> None:
     assert "1 of 64 under way" in text
     assert "2.5/s" in text
     assert ("DOWN" in text, "Start it: faos up" in text) == (True, True)
+
+
+def test_why_a_side_is_down_does_not_drive_the_terminal() -> None:
+    """A control plane that is not ours any more says it, and top draws it on a whole screen."""
+    said = UnavailableError(NO_ANSWER, whom="\x1b[2Jcloud", seconds=5)
+
+    assert "\x1b" not in "".join(lines_of(Sample(1.0, None, said), Rates()))
 
 
 def test_troubled_nodes_come_first_and_a_long_table_is_cut_and_counted() -> None:
