@@ -1,8 +1,10 @@
 """Traces out of the files in which a plane keeps its own: OTLP's JSON, a request a line."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -95,13 +97,22 @@ def trace_id_of(named: str) -> str:
 
 
 def read_traces(data_dirs: Sequence[Path]) -> list[Trace]:
-    """Newest first. A line that is cut off, or none of OTLP's, is passed over. Raises OSError."""
+    """Newest first. A line that is cut off, or none of OTLP's, is passed over. Raises OSError, also for a folder that
+    may not be looked into: that there is nothing in it would not be true."""
     found: dict[str, Trace] = {}
     for folder in data_dirs:
-        for file in sorted((folder / FOLDER).glob(PATTERN)):
+        for file in files_in(folder / FOLDER):
             for span in spans_in(file):
                 found.setdefault(span.trace_id, Trace(span.trace_id)).spans.append(span)
     return sorted(found.values(), key=lambda trace: trace.began_ns, reverse=True)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """None where there is no such folder. Raises OSError."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if fnmatch(name, PATTERN))  # noqa: PTH208  # raises
+    except FileNotFoundError:
+        return []
 
 
 def spans_in(file: Path) -> Iterator[Span]:
@@ -109,7 +120,7 @@ def spans_in(file: Path) -> Iterator[Span]:
         for line in lines:
             try:
                 yield from spans_of(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
 
 

@@ -535,3 +535,20 @@ async def test_apply_belongs_to_the_trace_of_the_pipeline_that_called_it(
     assert (call.what, call.parent_id) == ("admin.rpc ResourceService/ApplyResources", f"{called.span_id:016x}")
     assert alone.code == 0, alone.err
     assert [each for each in found.values() if "ResourceService/DeleteResources" in each.first.what]
+
+
+def test_folder_that_cannot_be_looked_into_is_not_called_empty(tmp_path: Path) -> None:
+    """The data folder is its service's alone: whoever asks as another user must not hear that there are no traces."""
+    (tmp_path / "telemetry").write_text("no folder")
+
+    with pytest.raises(OSError, match="telemetry"):
+        read_traces([tmp_path])
+
+
+def test_lines_that_are_no_traces_are_passed_over(tmp_path: Path) -> None:
+    """A power cut leaves half a line; the rest must still be seen."""
+    (tmp_path / "telemetry").mkdir()
+    lines = ["{", "[" * 100_000, "null", '{"resourceSpans": [{"scopeSpans": [{"spans": [{}]}]}]}']
+    (tmp_path / "telemetry" / "traces.jsonl").write_text("\n".join(lines))
+
+    assert read_traces([tmp_path, tmp_path / "absent"]) == []
