@@ -16,7 +16,7 @@ ANSWER_WITHIN_S = 1.5
 LISTED = 200  # names; of more, the shell shows none usefully
 RESOURCES = ("agents", "models", "toolservers", "knowledgebases", "policies")
 # Plurals of what `faos get` lists (faos_cli.listings); here, because a shell must not wait for gRPC's import.
-KINDS = ("nodes", "sites", "tenants", "resources", *RESOURCES, "revisions", "join-tokens", "audit")
+KINDS = ("nodes", "sites", "tenants", "resources", *RESOURCES, "revisions", "join-tokens", "events", "audit")
 DESCRIBED = ("node", "revision", "agent", "model", "toolserver", "knowledgebase", "policy")
 
 

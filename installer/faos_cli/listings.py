@@ -9,10 +9,11 @@ import click
 
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import KIND_UNSPECIFIED, Kind
+from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_cli import admin_client
 from faos_cli.admin_client import AdminClient
 from faos_cli.errors import NOTHING_NAMED
-from faos_cli.output import age, clock_time, enum_text, labels_text, moment
+from faos_cli.output import age, clock_time, duration, enum_text, labels_text, moment
 from faos_core import kinds
 from faos_core.errors import NotFoundError
 
@@ -20,6 +21,7 @@ Fetch = Callable[[AdminClient, str, int], Awaitable[Sequence[Any]]]
 FetchOne = Callable[[AdminClient, str, str], Awaitable[Any]]
 Cells = Callable[[Any], Sequence[str]]
 SHORT = {"ToolServer": ("ts",), "KnowledgeBase": ("kb",), "Policy": ("pol",), "Agent": ("ag",), "Model": ("mo",)}
+MOST_EVENTS = 100  # a control plane keeps thousands of each node
 PLURALS = {"Policy": "policies"}
 
 
@@ -38,6 +40,7 @@ class Listing:
     empty: str  # what to type next
     fetch_one: FetchOne | None = None  # None: looked for in the list
     kind: "Kind.ValueType | None" = field(default=None)  # of resources; KIND_UNSPECIFIED for all of them
+    most: int = 0  # listed where nobody says how many; 0: all
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,6 +113,10 @@ async def fetch_revision(client: AdminClient, tenant: str, name: str) -> Any:
 async def fetch_audit(client: AdminClient, tenant: str, limit: int) -> Sequence[Any]:
     request = admin.ListAuditRecordsRequest(tenant=tenant)
     return await client.list_all(client.audit.ListAuditRecords, request, limit=limit)
+
+
+async def fetch_events(client: AdminClient, tenant: str, limit: int) -> Sequence[Any]:
+    return await client.list_all(client.nodes.ListEvents, admin.ListEventsRequest(tenant=tenant), limit=limit)
 
 
 def fetch_resources(kind: Kind.ValueType) -> Fetch:
@@ -191,6 +198,31 @@ def audit_cells(record: admin.AuditRecord) -> Sequence[str]:
     at = clock_time(moment(record, "at"))
     action = record.action.rsplit("/", 1)[-1]
     return (str(record.sequence), at, record.actor, action, record.target, record.outcome, record.tenant, record.action)
+
+
+def event_name(each: admin.NodeEvent) -> str:
+    """Its key: node, start of the node, number in it."""
+    return f"{each.node}.{each.event.epoch}.{each.event.sequence}"
+
+
+def event_cells(each: admin.NodeEvent) -> Sequence[str]:
+    received, happened = moment(each, "received_at"), moment(each.event, "at")
+    wide = (each.tenant, each.node, clock_time(happened))
+    return (event_name(each), clock_time(received), *event_words(each.event), *wide)
+
+
+def event_words(event: tunnel.Event) -> tuple[str, str]:
+    """What happened, and to what; an event that this version does not know has neither."""
+    match event.WhichOneof("event"):
+        case "run_ended":
+            run = event.run_ended
+            told = f"{run.agent}, {run.turns} turns, {run.tool_calls} tool calls, {duration(run.duration_ms / 1000)}"
+            return f"run {enum_text(run, 'outcome').lower()}".strip(), f"{run.run_id} of {told}"
+        case "alarm_changed":
+            return "alarm" if event.alarm_changed.is_raised else "alarm over", event.alarm_changed.code
+        case "events_dropped":
+            return "events lost", f"{event.events_dropped.count}, the oldest: the node's spool was full"
+    return "unknown", ""
 
 
 def resource_name(stored: admin.GetResourceResponse) -> str:
@@ -284,6 +316,18 @@ LISTINGS: tuple[Listing, ...] = (
         cells=token_cells,
         name_of=lambda token: str(token.id),
         empty="Make one: faos join-token create --site SITE",
+    ),
+    Listing(
+        singular="event",
+        plural="events",
+        short=("ev",),
+        columns=("KEY", "RECEIVED", "EVENT", "OF"),
+        wide_columns=("TENANT", "NODE", "AT"),
+        fetch=fetch_events,
+        cells=event_cells,
+        name_of=event_name,
+        empty="Nodes tell of the ends of runs, and of alarms; there was none yet.",
+        most=MOST_EVENTS,
     ),
     Listing(
         singular="audit-record",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from faos_cli.listings import Listing
 
 TENANTLESS = ("tenants",)
-OF_ANY_TENANT = ("nodes", "audit")  # listed over all tenants when none is said
+OF_ANY_TENANT = ("nodes", "events", "audit")  # listed over all tenants when none is said
 
 
 @click.command("get")
@@ -28,7 +28,7 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
 
     \b
     KIND is one of nodes, sites, tenants, resources, agents, models, toolservers, knowledgebases, policies,
-    revisions, join-tokens, audit; singular and short names (no, ts, kb, rev, jt) mean the same.
+    revisions, join-tokens, events, audit; singular and short names (no, ts, kb, rev, jt) mean the same.
 
     \b
     Examples:
@@ -37,6 +37,7 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
       faos get nodes -w                  as they converge; a line for each change in a pipe
       faos get agent assistant -o yaml   as it was applied
       faos get kb
+      faos get events --limit 1000       what happened at nodes, newest first; 100 where nobody says how many
       faos get audit --limit 20
     """
     import asyncio
@@ -51,8 +52,12 @@ def get(context: "Context", kind: str, name: str | None, output: str, limit: int
             raise click.UsageError("Only nodes can be watched: faos get nodes -w")
         asyncio.run(watch_nodes(context, listing, wanted, output))
         return
-    items = asyncio.run(fetch(context, listing, wanted, limit or 0))
+    items = asyncio.run(fetch(context, listing, wanted, limit or listing.most))
     show(listing, items, output, single=bool(wanted))
+    if not (limit or wanted) and len(items) == listing.most > 0:
+        click.echo(
+            f"The newest {listing.most}; for more: faos get {listing.plural} --limit {10 * listing.most}", err=True
+        )
 
 
 async def fetch(context: "Context", listing: "Listing", name: str | None, limit: int) -> Sequence[Any]:

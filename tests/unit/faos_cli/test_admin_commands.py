@@ -5,9 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from control_plane.fleet.events import EventLog
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_cli.admin_client import FINAL
+from faos_cli.listings import MOST_EVENTS
+from faos_core.clock import SystemClock
 from faos_core.resource_yaml import loads
+from faos_core.store import Store
 from tests.parts import ROOT
 from tests.system.harness import RunningControlPlane, running_control_plane
 
@@ -156,6 +160,37 @@ async def test_nodes_show_three_facts_and_their_refusal(
     assert [line.split() for line in described.out.splitlines() if "attempted" in line] == [["attempted", "none"]]
     assert (again.code, "error:" in again.err) == (1, True)
     assert context.json["node"]["data"] == str(tmp_path / "node")
+
+
+async def test_events_of_nodes_are_listed_newest_first_and_bounded(
+    plane: RunningControlPlane, run_faos: "RunFaos", tmp_path: Path
+) -> None:
+    """What nodes tell, and the control plane keeps, somebody must be able to read."""
+    await plane.create_tenant()
+    empty = await run_faos("get", "events")
+    member = await plane.join(tmp_path / "node")
+    ended = tunnel.RunEnded(run_id="run-1", agent="helper", outcome=tunnel.RUN_OUTCOME_FAILED, turns=2)
+    told = [
+        tunnel.Event(epoch=1, sequence=1, events_dropped=tunnel.EventsDropped(count=3)),
+        tunnel.Event(epoch=1, sequence=2, alarm_changed=tunnel.AlarmChanged(code="store.full", is_raised=True)),
+        *(tunnel.Event(epoch=1, sequence=number, run_ended=ended) for number in range(3, MOST_EVENTS + 2)),
+    ]
+    async with Store(f"sqlite:///{plane.data_dir / 'control-plane.db'}") as store:
+        await EventLog(store, SystemClock()).record(member.identity, told)
+
+    newest = await run_faos("get", "events")
+    everything = await run_faos("get", "events", "--limit", "1000", "-o", "json")
+    one = await run_faos("get", "event", f"{member.identity.node}.1.2", "-o", "wide")
+
+    assert (empty.code, empty.out, "none yet" in empty.err) == (0, "", True)
+    assert len(newest.out.splitlines()) == 1 + MOST_EVENTS
+    assert "--limit" in newest.err
+    assert "run failed" in newest.out
+    assert "run-1 of helper, 2 turns" in newest.out
+    assert len(everything.json["items"]) == len(told)
+    assert everything.err == ""
+    assert everything.json["items"][-1]["event"]["eventsDropped"]["count"] == "3"
+    assert "store.full" in one.out
 
 
 async def test_join_refuses_a_string_for_another_site(plane: RunningControlPlane, run_faos: "RunFaos") -> None:
