@@ -12,6 +12,7 @@ import click
 import pytest
 
 from faos_cli.__main__ import faos
+from faos_cli.listings import listing_named
 from tests.arch.sources import ROOT, product
 from tests.arch.test_errors import registered
 
@@ -91,6 +92,19 @@ def test_every_command_shown_can_be_typed() -> None:
     assert len(found) > 15
     problems = {each.place: problem_of(each.line, make_targets(), whole=each.whole) for each in found}
     assert {place: problem for place, problem in problems.items() if problem} == {}
+
+
+KIND_SHOWN = re.compile(r"\bfaos (?:get|describe) ([a-z][a-z-]+)")
+
+
+def test_every_kind_shown_can_be_got() -> None:
+    """A sample of the settings said `faos get events` when there was no such thing to get."""
+    papers = [*PAPERS, *sorted((ROOT / "deploy").glob("*.toml"))]
+    named = {kind for paper in papers for kind in KIND_SHOWN.findall(paper.read_text())}
+
+    assert {"nodes", "events"} <= named
+    for kind in sorted(named):
+        listing_named(kind)
 
 
 @pytest.mark.parametrize(
