@@ -111,7 +111,7 @@ async def control_plane(settings: ControlPlaneSettings, *, clock: Clock | None =
                 metering=Metering(meters, fleet),
                 observer=calls,
             )
-            admin = AdminServer(settings.admin_listen, credentials, authenticator=authenticator, services=services)
+            admin = AdminServer(settings.admin_listen, credentials, authenticator, services, tunnel.make_room)
             changes = ChangeFeed(store, tunnel, clock, tenant_changed=config.changed)
             retention = make_retention(store, clock, settings)
             async with running([*([telemetry] if telemetry else []), audit, retention, changes, tunnel, admin]):

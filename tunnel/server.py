@@ -106,6 +106,10 @@ class TunnelServer:
         if self._tasks:
             self._tasks.create_task(self._tell(tenant, self._tasks))
 
+    def make_room(self) -> None:
+        """Somebody calls this process meanwhile: for a moment, what is told to all goes to few nodes at once."""
+        self._window.make_room()
+
     async def cut(self, identity: NodeIdentity, error: FaosError) -> None:
         """End every stream of a node, welcomed or not, with this error."""
         for call in list(self._calls):

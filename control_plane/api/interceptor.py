@@ -81,8 +81,11 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
         audit: AuditLog,
         permissions: Mapping[str, str] | None = None,
         observer: CallObserver | None = None,
+        called: Callable[[], None] = lambda: None,
     ) -> None:
-        """permissions: "/package.Service/Method" → permission; None means as declared in the proto."""
+        """permissions: "/package.Service/Method" → permission; None means as declared in the proto. called: hears of
+        each call that is allowed and changes nothing, as it begins: one that does may be what a push comes from."""
+        self._called = called
         self._observer = observer or CallObserver()
         self._authenticator = authenticator
         self._audit = audit
@@ -103,6 +106,8 @@ class AdminInterceptor(grpc.aio.ServerInterceptor):
         except FaosError as error:
             actor = str(error.fields.get("subject", ANONYMOUS))
             return self._refusing(handler, Call(actor, method.lstrip("/"), is_mutation(permission)), error)
+        if not is_mutation(permission):
+            self._called()
         return self._serving(handler, handler_call_details, permission, caller)
 
     async def _authorise(self, method: str, permission: str, metadata: Any) -> Caller:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -67,14 +68,20 @@ class AdminServer:
     name = "admin-api"
 
     def __init__(
-        self, listen: str, credentials: Credentials, *, authenticator: Authenticator, services: AdminServices
+        self,
+        listen: str,
+        credentials: Credentials,
+        authenticator: Authenticator,
+        services: AdminServices,
+        called: Callable[[], None] = lambda: None,
     ) -> None:
-        """listen: host:port, port 0 for any. credentials: the server's own; clients show a token, no certificate."""
+        """listen: host:port, port 0 for any. credentials: the server's own; clients show a token, no certificate.
+        called: hears of each call that changes nothing as it begins."""
         self.ready = asyncio.Event()
         self.port = 0
         self._listen = listen
         self._credentials = credentials
-        self._interceptor = AdminInterceptor(authenticator, services.audit, observer=services.observer)
+        self._interceptor = AdminInterceptor(authenticator, services.audit, observer=services.observer, called=called)
         self._services = services
         self._health = health.aio.HealthServicer()
 

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from tunnel import push_window
 from tunnel.push_window import PushWindow
 
 LONG_S = 60.0
@@ -68,3 +71,27 @@ async def test_who_waits_for_a_place_can_be_cancelled() -> None:
     await asyncio.wait([waiting], timeout=5)
 
     assert waiting.cancelled()
+
+
+async def test_few_nodes_are_about_to_answer_while_somebody_calls() -> None:
+    """A call passes the event loop several times, and waits for what is before it each time."""
+    window = PushWindow(places=3, patience_s=LONG_S, few_places=1)
+    window.make_room()
+    await window.enter("a")
+
+    second = asyncio.ensure_future(window.enter("b"))
+    await turns()
+    waits = not second.done()
+    window.leave("a")
+    await asyncio.wait_for(second, 5)
+
+    assert waits
+
+
+async def test_there_is_as_much_room_as_before_when_nobody_calls_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few places cost more CPU: one call must not make a whole push dear."""
+    monkeypatch.setattr(push_window, "ROOM_S", 0.0)
+    window = PushWindow(places=3, patience_s=LONG_S, few_places=1)
+    window.make_room()
+
+    await asyncio.wait_for(entered(window, "a", "b", "c"), 5)

@@ -12,6 +12,7 @@ from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from tunnel import live_session, session
 from tunnel.live_session import LiveSession
 from tunnel.offer_frame import EncodedOffer
+from tunnel.push_window import PushWindow
 from tunnel.server import TunnelServer
 from tunnel.tls import Peer
 
@@ -144,3 +145,41 @@ async def test_a_change_while_a_node_says_hello_reaches_it() -> None:
     await live._receive(tunnel.NodeFrame(hello=tunnel.Hello(config=facts)))
 
     assert tunnel.CloudFrame.FromString(context.frames[-1]).config_offer.revision == 2
+
+
+async def test_a_push_goes_to_few_nodes_at_once_while_somebody_calls() -> None:
+    """An admin call waits for every answer that came before it: a fleet told all at once would hold up everybody."""
+    nobody, clock, asked = cast(Any, None), SystemClock(), list[NodeIdentity]()
+    full = asyncio.Event()
+
+    class Nodes:
+        async def target(self, identity: NodeIdentity) -> session.Target:
+            asked.append(identity)
+            if len(asked) == 4:
+                full.set()
+            return session.Target(1, b"1")
+
+        async def offer(self, _: NodeIdentity, target: session.Target, known: frozenset[bytes]) -> EncodedOffer:
+            return EncodedOffer(target.revision, b"", known)
+
+    fleet = cast(Any, Nodes())
+    server = TunnelServer("127.0.0.1:0", nobody, enrolments=nobody, renewals=nobody, fleet=fleet, events=nobody)
+    server._window = PushWindow(places=8, patience_s=60.0, few_places=4)
+    for number in range(20):
+        identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName(f"n-{number}"))
+        live = LiveSession(identity, Peer("", 1), cast(Any, WholeStream()), fleet, clock, 15.0, nobody)
+        live._machine.phase = session.Phase.OPEN
+        server._live[identity] = live
+    server.make_room()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as server._tasks:
+        telling = server._tasks.create_task(server._tell("t", server._tasks))
+        await full.wait()
+        await asyncio.sleep(0)
+        at_once = len(asked)
+        for _ in range(16):
+            server._window.leave(server._live[asked[-1]])
+            await asyncio.sleep(0)
+        telling.cancel()
+
+    assert at_once == 4
+    assert len(asked) > 4

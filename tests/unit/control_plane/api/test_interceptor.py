@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -248,3 +250,31 @@ def test_violations_always_fit_into_metadata(messages: list[str]) -> None:
     kept = [violation.message for violation in admin.ResourceViolations.FromString(raw).violations]
     assert len(raw) <= MAX_VIOLATIONS_BYTES
     assert kept == messages[: len(kept)]
+
+
+class Writer(OneReader):
+    """Who may change, too."""
+
+    async def authenticate(self, token: str) -> Caller:
+        await super().authenticate(token)
+        return Caller("writer", frozenset({"things.read", "things.change"}))
+
+
+async def test_room_is_made_for_calls_that_read_and_are_allowed() -> None:
+    """A push makes way for them: nobody without a token may slow it down, and no change its own push."""
+    heard: list[str] = []
+
+    async def call(method: str, token: str) -> None:
+        details: Any = SimpleNamespace(method=method, invocation_metadata=[("authorization", f"Bearer {token}")])
+        called = partial(heard.append, f"{method} {token}")
+        interceptor = AdminInterceptor(Writer(), Remembered(), PERMISSIONS, called=called)
+        await interceptor.intercept_service(handler, details)
+
+    async def handler(details: Any) -> Any:
+        return HANDLERS[details.method.rsplit("/")[-1]]
+
+    for method in ("/t.Things/Read", "/t.Things/Change"):
+        await call(method, "good")
+        await call(method, "bad")
+
+    assert heard == ["/t.Things/Read good"]
