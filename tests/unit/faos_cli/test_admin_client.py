@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from control_plane.api import interceptor
 from faos.admin.v1 import admin_pb2 as admin
@@ -123,7 +125,9 @@ def test_token_is_read_without_what_an_editor_puts_after_it(tmp_path: Path) -> N
 
 def test_file_without_a_certificate_is_said(tmp_path: Path) -> None:
     """gRPC says of it that nobody answers."""
-    (tmp_path / "key").write_text("-----BEGIN PRIVATE KEY-----")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key").write_bytes(pem)
 
     with pytest.raises(SetupError) as caught:
         read_authority(tmp_path / "key")
