@@ -160,9 +160,9 @@ async def test_revision_during_which_the_process_is_killed_twice_is_given_up(tmp
         await site.apply(tool_server("second"))
 
         command = (*FAOS, "node", "run", "--data", str(node.data_dir), "--site-file", str(site.site_toml))
-        for _ in range(2):
+        for attempt in (1, 2):
             with running(*command, "--soak", "600", cwd=tmp_path) as process:
-                await seen_in(site, tunnel.APPLY_STATE_SOAKING)
+                await soaked(site, 2, times=attempt)
                 process.process.send_signal(signal.SIGKILL)
                 assert await asyncio.to_thread(process.process.wait, 10) == -signal.SIGKILL
             await shown_as_gone(site)
@@ -172,6 +172,13 @@ async def test_revision_during_which_the_process_is_killed_twice_is_given_up(tmp
         assert config.nack.code == tunnel.NACK_CODE_CRASHED
         assert (config.running_revision, config.healthy_revision) == (1, 1)
         assert statuses(site, 2)["APPLY_STATE_SOAKING"] == 2
+
+
+async def soaked(site: Site, revision: int, *, times: int) -> None:
+    """Once the node has said so often that it soaks this revision; what the one before it said still stands at Hello."""
+    async with asyncio.timeout(PATIENCE_S):
+        while statuses(site, revision)["APPLY_STATE_SOAKING"] < times:
+            await asyncio.sleep(0.05)
 
 
 async def seen_in(site: Site, state: tunnel.ApplyState.ValueType) -> Any:
