@@ -3,11 +3,11 @@
     python benchmarks/bench_agent_run.py [--runs 300] [--concurrent-runs 3000] [--without-peers]
 
 One run is two model turns and one tool call. Everything is the product's: the runs with their journal (SQLite,
-fsynced, sealed), the policy, the argument schema, the Ollama client, the HTTP door, the ledger (an fsync before each
-request), on the disk under --folder. The model is the stub server of the peers, which answers at once over loopback
-and is a process of its own. It calls tools natively, and our agents by JSON under a schema, so `StubServer` below
-translates; its cost is in our figures. The tool is a Python function; in a row of its own, an MCP server over stdio
-in its sandbox. LangGraph with its SQLite checkpoints, against the same stub, beside it.
+fsynced, sealed) and the event of each one's end, the policy, the argument schema, the Ollama client, the HTTP door,
+the ledger (an fsync before each request), on the disk under --folder. The model is the stub server of the peers, which
+answers at once over loopback and is a process of its own. It calls tools natively, and our agents by JSON under a
+schema, so `StubServer` below translates; its cost is in our figures. The tool is a Python function; in a row of its
+own, an MCP server over stdio in its sandbox. LangGraph with its SQLite checkpoints, against the same stub, beside it.
 
 Prints tables and writes benchmarks/results/bench_agent_run.json.
 """
@@ -38,6 +38,8 @@ from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, St
 from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint, Limits, Program
 from data_plane.egress.http_door import HttpRequest
 from data_plane.egress.service import Egress, open_egress
+from data_plane.events.makers import RunEndings
+from data_plane.events.spool import EventSpool
 from data_plane.link.interfaces import Configuration
 from data_plane.models.interfaces import Message, Role, Sampling, TurnEnd
 from data_plane.models.ollama import OllamaRuntime, OllamaServer
@@ -182,7 +184,9 @@ async def parts(folder: Path, url: str, tools: ToolBroker, *, model: str = "stub
         egress.http_door("remote-model", endpoint) as door,
     ):
         runtime = OllamaRuntime(StubServer(door), model, context_tokens=4096)
-        journal = Journal(storage.store, storage.sealer, clock)
+        allow = egress.identifiers.allow
+        spool = await EventSpool.open(storage.store, clock, node="spiffe://bench/node", epoch=1, allow=allow)
+        journal = Journal(storage.store, storage.sealer, clock, ended=RunEndings(spool))
         ports = Ports(Fixed(config), Loaded(runtime), WordEmbedder(), tools, None)  # type: ignore[arg-type]  # no documents
         runs = Runs(journal, ports, ceiling.limits, clock)
         async with running([runs]):
