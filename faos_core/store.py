@@ -22,6 +22,7 @@ from faos_core.store_dialect import KEEP, MARK, SERIAL, UNDO, Dialect, Failure
 from faos_core.store_errors import CLOSED, TRANSACTION_ENDED, UNCONFIRMED, URL_MALFORMED, URL_UNSUPPORTED
 from faos_core.store_meter import StoreMeter
 from faos_core.store_sqlite import SQLiteDialect
+from faos_core.worker_thread import WorkerThread
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # an item of work that is done together
@@ -124,13 +125,13 @@ class Store:
     async def __aenter__(self) -> "Store":
         """Open. Raises SetupError, UnavailableError or IntegrityError as the registry's store codes say."""
         self._loop = asyncio.get_running_loop()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._writer = WorkerThread("store-writer")
         self._readers = ThreadPoolExecutor(self._reader_count, thread_name_prefix="store-reader")
         self._write_engine = self._dialect.engine(pool_size=1, writable=True, sole=self._sole)
         self._shared_engine = self._write_engine.execution_options(**{SERIAL: False})  # the same connection; made once
         self._read_engine = self._dialect.engine(pool_size=self._reader_count, writable=False)
         try:
-            (await self._loop.run_in_executor(self._writer, self._connect)).unwrap()
+            (await self._ask_writer(self._connect)).unwrap()
             self._open = True
         finally:
             if not self._open:
@@ -215,7 +216,18 @@ class Store:
         Raises UnavailableError (store.unavailable) when a long read of the old state prevents it: call again.
         """
         self._check_open()
-        (await self._loop.run_in_executor(self._writer, self._purge, rewrite)).unwrap()
+        (await self._ask_writer(lambda: self._purge(rewrite))).unwrap()
+
+    async def _ask_writer(self, fn: Callable[[], Outcome[None]]) -> Outcome[None]:
+        """fn: never raises."""
+        answer: asyncio.Future[Outcome[None]] = self._loop.create_future()
+        self._writer.submit(lambda: self._tell(settle, answer, fn()))
+        return await answer
+
+    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """In the writer thread. Nobody waits any more where the loop is closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _check_open(self) -> None:
         if not self._open:
@@ -233,7 +245,7 @@ class Store:
             self._idle.set()
             return
         self._committing = True
-        self._writer.submit(self._commit_and_tell, batch)
+        self._writer.submit(lambda: self._commit_and_tell(batch))
 
     def _take_batch(self) -> list[WaitingWrite]:
         taken, self._waiting = self._waiting[:BATCH_WRITES], self._waiting[BATCH_WRITES:]
@@ -244,16 +256,12 @@ class Store:
 
     def _end_batch(self, batch: Sequence[WaitingWrite], outcomes: Sequence[Outcome[Any]]) -> None:
         for write, outcome in zip(batch, outcomes, strict=True):
-            if not write.outcome.cancelled():
-                write.outcome.set_result(outcome)
+            settle(write.outcome, outcome)
         self._committing = False
         self._loop.call_soon(self._begin_batch)
 
     def _commit_and_tell(self, batch: Sequence[WaitingWrite]) -> None:
-        """In the writer thread. Nobody waits any more where the loop is closed."""
-        outcomes = self._commit(batch)
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end_batch, batch, outcomes)
+        self._tell(self._end_batch, batch, self._commit(batch))
 
     def _commit(self, batch: Sequence[WaitingWrite]) -> list[Outcome[Any]]:
         """In the writer thread: one transaction around all, one outcome each. Never raises.
@@ -446,6 +454,11 @@ class Store:
         self._hand_back()
         self._read_engine.dispose()
         self._write_engine.dispose()
+
+
+def settle(waiting: "asyncio.Future[Outcome[Any]]", outcome: Outcome[Any]) -> None:
+    if not waiting.cancelled():
+        waiting.set_result(outcome)
 
 
 def pieces_of(batch: Sequence[WaitingWrite]) -> list[Piece]:

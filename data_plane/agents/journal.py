@@ -5,7 +5,7 @@ recorded step never runs again; one that was begun and not recorded may, with th
 step and beginning the next, or ending the run, is one transaction: nothing can stand between them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from faos_core.clock import Clock
 from faos_core.errors import InternalError, InvalidError, NotFoundError
 from faos_core.ids import RunId, new_id
 from faos_core.store import Store
+from faos_core.store_statement import HotStatement
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -78,7 +79,7 @@ class Journal:
         def create(connection: sa.Connection) -> tuple[OpenRun, RecordedStep | RunRecord | None]:
             if existing := self._find_by_key(connection, new):
                 return self._open_run(connection, existing), None
-            connection.execute(INSERT_RUN, self._run_row(connection, run, new))
+            INSERT_RUN.run(connection, self._run_row(connection, run, new))
             open_run = OpenRun(run, new.subject)
             return open_run, self._follow(connection, open_run, 1, then)
 
@@ -102,17 +103,18 @@ class Journal:
         return await self._store.write(begin)
 
     async def record_step(
-        self, open_run: OpenRun, step: RecordedStep, *, then: StepRequest | Ending
+        self, open_run: OpenRun, step: RecordedStep, *, then: StepRequest | Ending, effort: RunEffort | None = None
     ) -> RecordedStep | RunRecord:
         """Record a begun step's outcome; in the same transaction begin the next step, or end the run.
 
-        step: with its outcome and finished_at. Returns the begun step, or the ended run.
+        step: with its outcome and finished_at. effort: of the whole run, this step among it, from who has all of its
+        steps at hand; None has it looked up where it is asked for. Returns the begun step, or the ended run.
         Raises: InternalError (run.step_recorded) when it has a result already, or is gone (its subject was erased).
         """
 
         def record(connection: sa.Connection) -> RecordedStep | RunRecord:
             self._record(connection, open_run, step)
-            return self._follow(connection, open_run, step.sequence + 1, then)
+            return self._follow(connection, open_run, step.sequence + 1, then, effort)
 
         return await self._store.write(record)
 
@@ -241,7 +243,7 @@ class Journal:
             "error_code": "",
             "started_at_us": _microseconds(now),
         }
-        connection.execute(INSERT_STEP, row)
+        INSERT_STEP.run(connection, row)
         return RecordedStep(sequence, request, None, now, None, 1, idempotency_key(run_id, sequence))
 
     def _record(self, connection: sa.Connection, open_run: OpenRun, step: RecordedStep) -> None:
@@ -256,17 +258,24 @@ class Journal:
             "new_error_code": step.outcome.error_code,
             "new_finished_at_us": _microseconds(step.finished_at),
         }
-        if connection.execute(RECORD_STEP, values).rowcount != 1:
+        if RECORD_STEP.run(connection, values) != 1:
             raise InternalError(STEP_RECORDED, run_id=run_id, sequence=step.sequence)
 
     def _follow(
-        self, connection: sa.Connection, open_run: OpenRun, sequence: int, then: StepRequest | Ending
+        self,
+        connection: sa.Connection,
+        open_run: OpenRun,
+        sequence: int,
+        then: StepRequest | Ending,
+        effort: RunEffort | None = None,
     ) -> RecordedStep | RunRecord:
         if isinstance(then, Ending):
-            return self._end(connection, open_run, then)
+            return self._end(connection, open_run, then, effort)
         return self._insert_step(connection, open_run, sequence, then)
 
-    def _end(self, connection: sa.Connection, open_run: OpenRun, ending: Ending) -> RunRecord:
+    def _end(
+        self, connection: sa.Connection, open_run: OpenRun, ending: Ending, effort: RunEffort | None = None
+    ) -> RunRecord:
         """What ended once stays as it ended: a second ending changes nothing. Returns the run as it stands."""
         run, finished_at = open_run.run, self._clock.now()
         seal = self._sealing(connection, run.run_id, open_run.subject)
@@ -278,23 +287,16 @@ class Journal:
             "new_finished_at_us": _microseconds(finished_at),
         }
         ended = RunRecord(run.run_id, run.agent, run.revision, run.input, run.started_at, ending, finished_at)
-        if connection.execute(END_RUN, values).rowcount:
+        if END_RUN.run(connection, values):
             if self._ended:
-                self._ended(connection, ended, self._effort(connection, run.run_id))
+                self._ended(connection, ended, effort or self._effort(connection, run.run_id))
             return ended
-        row = connection.execute(SELECT_RUN, values).first()
+        row = connection.execute(SELECT_RUN, {"r": run.run_id}).first()
         return self._open_run(connection, row).run if row else ended
 
     def _effort(self, connection: sa.Connection, run_id: str) -> RunEffort:
-        turns = tool_calls = output_tokens = 0
-        for row in connection.execute(SELECT_EFFORT, {"r": run_id}):
-            turns += row.kind == StepKind.MODEL.value
-            tool_calls += row.kind == StepKind.TOOL.value
-            if row.kind == StepKind.MODEL.value and row.result is not None:
-                place = step_row(run_id, row.sequence)
-                result = self._sealer.unseal_json(connection, steps.c.result, place, row.result)
-                output_tokens += int(result.get("output_tokens", 0))
-        return RunEffort(turns, tool_calls, output_tokens)
+        rows = connection.execute(SELECT_STEPS, {"r": run_id}).all()
+        return effort_of([self._step(connection, row) for row in rows])
 
     def _sealing(self, connection: sa.Connection, row: str, subject: str) -> Callable[[sa.Column[Any], Any], bytes]:
         return lambda column, value: self._sealer.seal_json(connection, column, row, value, subject=subject)
@@ -333,6 +335,14 @@ class Journal:
         )
 
 
+def effort_of(steps: Sequence[RecordedStep]) -> RunEffort:
+    """Of a run with these steps, those among them that are begun or failed."""
+    turns = [step for step in steps if step.request.kind is StepKind.MODEL]
+    tool_calls = sum(step.request.kind is StepKind.TOOL for step in steps)
+    output_tokens = sum(int(step.outcome.result.get("output_tokens", 0)) for step in turns if step.outcome)
+    return RunEffort(len(turns), tool_calls, output_tokens)
+
+
 def idempotency_key(run_id: str, sequence: int) -> str:
     """Of a step: the same for every attempt, over restarts, and for no other step."""
     return f"{run_id}.{sequence}"
@@ -353,8 +363,35 @@ def _moment(microseconds: int) -> datetime:
 
 RUN: sa.BindParameter[str] = sa.bindparam("r")
 SEQUENCE: sa.BindParameter[int] = sa.bindparam("s")
-INSERT_RUN = runs.insert()
-INSERT_STEP = steps.insert()
+INSERT_RUN = HotStatement(
+    runs.insert(),
+    columns=(
+        "id",
+        "agent",
+        "revision",
+        "state",
+        "idempotency_index",
+        "subject_index",
+        "subject",
+        "input",
+        "error_code",
+        "started_at_us",
+    ),
+)
+INSERT_STEP = HotStatement(
+    steps.insert(),
+    columns=(
+        "run_id",
+        "sequence",
+        "kind",
+        "name",
+        "attempts",
+        "subject_index",
+        "request",
+        "error_code",
+        "started_at_us",
+    ),
+)
 SELECT_RUN = sa.select(runs).where(runs.c.id == RUN)
 SELECT_BY_KEY = sa.select(runs).where(
     runs.c.agent == sa.bindparam("agent"), runs.c.idempotency_index == sa.bindparam("key")
@@ -364,12 +401,11 @@ SELECT_RUNS = sa.select(runs).order_by(runs.c.id.desc())
 COUNT_FINISHED = sa.select(sa.func.count()).select_from(runs).where(runs.c.state != RunState.RUNNING.value)
 SELECT_STEP = sa.select(steps).where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE)
 SELECT_STEPS = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence)
-SELECT_EFFORT = sa.select(steps.c.sequence, steps.c.kind, steps.c.result).where(steps.c.run_id == RUN)
 SELECT_LAST_STEP = sa.select(steps).where(steps.c.run_id == RUN).order_by(steps.c.sequence.desc()).limit(1)
 BEGIN_AGAIN = (
     steps.update().where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE).values(attempts=steps.c.attempts + 1)
 )
-RECORD_STEP = (
+RECORD_STEP = HotStatement(
     steps.update()
     .where(steps.c.run_id == RUN, steps.c.sequence == SEQUENCE, steps.c.finished_at_us.is_(None))
     .values(
@@ -378,7 +414,7 @@ RECORD_STEP = (
         finished_at_us=sa.bindparam("new_finished_at_us"),
     )
 )
-END_RUN = (
+END_RUN = HotStatement(
     runs.update()
     .where(runs.c.id == RUN, runs.c.state == RunState.RUNNING.value)
     .values(

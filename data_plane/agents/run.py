@@ -8,7 +8,7 @@ from data_plane.agents import events
 from data_plane.agents.broadcast import Broadcast
 from data_plane.agents.errors import SECONDS_EXHAUSTED
 from data_plane.agents.events import RunRecord
-from data_plane.agents.journal import Cancellation, Journal, OpenRun
+from data_plane.agents.journal import Cancellation, Journal, OpenRun, effort_of
 from data_plane.agents.loop import decide
 from data_plane.agents.perform import Performer
 from data_plane.agents.plan import Plan
@@ -54,7 +54,7 @@ class RunDriver:
             recorded.append(await self._do(open_run, plan, step))
             decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run))
             then = marked(decision, revision, open_run.run)
-            following = await self._record(open_run, recorded[-1], then)
+            following = await self._record(open_run, recorded, then)
             self._publish_finished(open_run.run, recorded[-1])
             if isinstance(following, RunRecord):
                 self.publish_ended(following, step_count=len(recorded))
@@ -63,15 +63,17 @@ class RunDriver:
             self.publish_begun(open_run, step)
 
     async def _record(
-        self, open_run: OpenRun, step: RecordedStep, then: StepRequest | Ending
+        self, open_run: OpenRun, recorded: Sequence[RecordedStep], then: StepRequest | Ending
     ) -> RecordedStep | RunRecord:
-        """While the database is away or full, what the step came to is kept, so that its effects are not repeated.
+        """While the database is away or full, what the last step came to is kept, so that its effects are not
+        repeated.
 
         Where it is not known whether it was recorded, the error is raised: the journal itself must be asked.
         """
+        effort = effort_of(recorded) if isinstance(then, Ending) else None
         while True:
             try:
-                return await self._journal.record_step(open_run, step, then=then)
+                return await self._journal.record_step(open_run, recorded[-1], then=then, effort=effort)
             except FaosError as error:
                 if error.code not in (store_errors.UNAVAILABLE, store_errors.DISK_FULL):
                     raise

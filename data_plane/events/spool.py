@@ -17,6 +17,7 @@ from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.store import Store
+from faos_core.store_statement import HotStatement
 from faos_core.timestamps import timestamp
 from tunnel.events import Key
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 STATE = event_spool.c
 EVENT = spooled_events.c
 KEY = sa.tuple_(EVENT.epoch, EVENT.sequence)
-NEXT = (
+NEXT = HotStatement(
     sa.update(event_spool)
     .values(
         sequence=STATE.sequence + 1,
@@ -34,7 +35,7 @@ NEXT = (
     )
     .returning(STATE.epoch, STATE.sequence, STATE.event_count, STATE.size_bytes)
 )
-INSERT = sa.insert(spooled_events)
+INSERT = HotStatement(sa.insert(spooled_events), columns=("epoch", "sequence", "body", "dropped_count"))
 OLDEST_FIRST = (EVENT.epoch, EVENT.sequence)
 
 
@@ -74,13 +75,12 @@ class EventSpool:
         if not event.HasField("at"):
             event.at.CopyFrom(timestamp(self._clock.now()))
         body = event.SerializeToString()
-        row = connection.execute(NEXT, {"body_bytes": len(body)}).one()
-        key = {"epoch": row.epoch, "sequence": row.sequence}
-        connection.execute(INSERT, {**key, "body": body, "dropped_count": 0})
-        if row.event_count > self._limits.events or row.size_bytes > self._limits.size_bytes:
-            self._drop_oldest(connection, row.event_count, row.size_bytes)
+        [(epoch, sequence, count, size_bytes)] = NEXT.rows(connection, {"body_bytes": len(body)})
+        INSERT.run(connection, {"epoch": epoch, "sequence": sequence, "body": body, "dropped_count": 0})
+        if count > self._limits.events or size_bytes > self._limits.size_bytes:
+            self._drop_oldest(connection, count, size_bytes)
         self._loop.call_soon_threadsafe(self.changed.set)
-        return Key(row.epoch, row.sequence)
+        return Key(epoch, sequence)
 
     async def record(self, event: tunnel.Event) -> Key:
         """Durable when it returns. Raises as `Store.write`."""
@@ -177,7 +177,7 @@ def _replace(connection: sa.Connection, last: Any, dropped: int, marker: bytes) 
     """Everything up to this row by one that stands for it."""
     connection.execute(sa.delete(spooled_events).where(sa.tuple_(last.epoch, last.sequence) >= KEY))
     key = {"epoch": last.epoch, "sequence": last.sequence}
-    connection.execute(INSERT, {**key, "body": marker, "dropped_count": dropped})
+    INSERT.run(connection, {**key, "body": marker, "dropped_count": dropped})
 
 
 def _shrink(connection: sa.Connection, count: int, size_bytes: int) -> None:

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from data_plane.agents.journal import Journal, NewRun, OpenRun
+from data_plane.agents import journal as journal_module
+from data_plane.agents.interfaces import RunEffort
+from data_plane.agents.journal import Journal, NewRun, OpenRun, effort_of
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind, StepOutcome, StepRequest
+from data_plane.storage.errors import UnsealedError
 from data_plane.storage.service import Storage, open_storage
 from faos_core.clock import SystemClock
 from faos_core.errors import InternalError, InvalidError, NotFoundError
 from faos_core.ids import RunId, TenantName
+from faos_core.store_statement import HotStatement
 from tests.servers.databases import OnDisk
 
 ASK = StepRequest(StepKind.MODEL, "small", {"text": "canary-request"})
@@ -92,6 +96,58 @@ async def test_nothing_of_a_customers_is_on_disk_in_the_clear(journal: Journal, 
     content = on_disk()
     assert b"helper" in content
     assert b"canary" not in content
+
+
+def run_row() -> dict[str, object]:
+    plain = {"id": "run-x", "agent": "helper", "revision": 1, "state": "running", "error_code": "", "started_at_us": 1}
+    return {**plain, "idempotency_index": None, "subject_index": None, "subject": None, "input": None}
+
+
+STEP_ROW = {
+    "run_id": "run-x",
+    "sequence": 1,
+    "kind": "model",
+    "name": "small",
+    "attempts": 1,
+    "subject_index": None,
+    "request": None,
+    "error_code": "",
+    "started_at_us": 1,
+}
+RESULT = {"r": "run-x", "s": 1, "new_result": None, "new_error_code": "", "new_finished_at_us": 1}
+OUTPUT = {"r": "run-x", "new_state": "failed", "new_output": None, "new_error_code": "", "new_finished_at_us": 1}
+SEALED = [
+    (journal_module.INSERT_RUN, run_row(), "input"),
+    (journal_module.INSERT_RUN, run_row(), "subject"),
+    (journal_module.INSERT_STEP, STEP_ROW, "request"),
+    (journal_module.RECORD_STEP, RESULT, "new_result"),
+    (journal_module.END_RUN, OUTPUT, "new_output"),
+]
+
+
+@pytest.mark.parametrize(("statement", "row", "place"), SEALED)
+async def test_no_statement_takes_what_is_not_sealed(
+    storage: Storage, statement: HotStatement, row: dict[str, object], place: str
+) -> None:
+    """They go past SQLAlchemy where they can; what refuses plain text at the last moment must stand there too."""
+    with pytest.raises(UnsealedError):
+        await storage.store.write(lambda connection: statement.run(connection, {**row, place: b"canary"}))
+
+
+async def test_effort_that_is_told_is_the_one_that_is_recorded(storage: Storage) -> None:
+    """The control plane counts tokens by it: a run taken up after a crash must count as one that went through."""
+    told: list[RunEffort] = []
+    journal = Journal(storage.store, storage.sealer, SystemClock(), ended=lambda *of: told.append(of[2]))
+    end = Ending(RunState.SUCCEEDED, "fine")
+    for is_told in (True, False):
+        open_run, asked = await begun(journal)
+        asked = replace(asked, outcome=StepOutcome({"output_tokens": 7}), finished_at=SystemClock().now())
+        called = await journal.record_step(open_run, asked, then=NEXT)
+        assert isinstance(called, RecordedStep)
+        effort = effort_of([asked, done(called)]) if is_told else None
+        await journal.record_step(open_run, done(called), then=end, effort=effort)
+
+    assert told == [RunEffort(turns=1, tool_calls=1, output_tokens=7)] * 2
 
 
 async def test_erased_subject_takes_its_runs_along(journal: Journal, storage: Storage) -> None:
