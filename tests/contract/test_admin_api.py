@@ -25,6 +25,7 @@ from faos.tunnel.v1.tunnel_pb2 import ApplyState, NackCode
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from tests.contract.admin_api import AdminApi, Client, admin_api, client_of
 from tests.parts import ROOT
+from tests.patience import PATIENCE_S
 from tests.servers.statements import refuse_inserts
 from tunnel.error_mapping import DETAIL_KEY, from_rpc_error
 from tunnel.identity import decode_join_string
@@ -406,7 +407,7 @@ async def test_plaintext_gets_no_answer(api: AdminApi) -> None:
     async with grpc.aio.insecure_channel(api.address) as channel:
         call = channel.unary_unary("/grpc.health.v1.Health/Check")
 
-        assert (await refused(call(b"", timeout=10))).code() is grpc.StatusCode.UNAVAILABLE
+        assert (await refused(call(b"", timeout=PATIENCE_S))).code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -433,7 +434,7 @@ async def status_over(api: AdminApi, version: ssl.TLSVersion) -> int:
     connection.send_headers(1, headers)
     connection.send_data(1, bytes(5), end_stream=True)  # an empty message
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 writer.write(connection.data_to_send())
                 for event in connection.receive_data(await reader.read(65536)):

@@ -15,6 +15,7 @@ from data_plane.models.interfaces import FinishReason, Message, ModelRuntime, Ro
 from faos_core.errors import InvalidError, LimitError, UnavailableError
 from tests.fakes.model import ScriptedModel
 from tests.parts import ASSETS
+from tests.patience import PATIENCE_S
 from tests.servers.ollama import TAG, OllamaProcess, create_model, ollama_server
 
 QUESTION = [Message(Role.SYSTEM, "Answer briefly."), Message(Role.USER, "Tell a long story about a whale.")]
@@ -135,7 +136,7 @@ async def test_a_closed_iterator_leaves_the_runtime_usable(runtime: ModelRuntime
     await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]  # every implementation is an async generator
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         _, end = await turn(runtime, QUESTION, max_tokens=3)
 
     assert end.output_tokens == 3

@@ -16,6 +16,7 @@ from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.store import Store
 from tests.contract.test_fleet_reports import NODES, fill
+from tests.patience import PATIENCE_S
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 SPEAKER = NODES[0]
@@ -32,7 +33,7 @@ class SlowStore(Store):
         def slow(connection: sa.Connection) -> object:
             answer = fn(connection)
             self.has_written.set()
-            self.go_on.wait(20)
+            self.go_on.wait(PATIENCE_S)
             return answer
 
         return await super().write(slow, serial=serial)
@@ -42,7 +43,7 @@ async def until_somebody_waits(store: Store, url: str) -> None:
     """For a lock; a file's writers wait for each other in a way of their own."""
     if url.startswith("sqlite"):
         return
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await store.read(lambda connection: connection.exec_driver_sql(WAITING).scalar_one()):
             await asyncio.sleep(0.01)
 

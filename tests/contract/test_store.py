@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from faos_core import store as store_module
 from faos_core.errors import InternalError, SetupError, UnavailableError
 from faos_core.store import Store
+from tests.patience import PATIENCE_S
 
 metadata = sa.MetaData()
 notes = sa.Table(
@@ -63,10 +64,10 @@ class Gate:
 
     def hold(self, _connection: sa.Connection) -> None:
         self._entered.set()
-        assert self._open.wait(10)
+        assert self._open.wait(PATIENCE_S)
 
     async def entered(self) -> None:
-        assert await asyncio.to_thread(self._entered.wait, 10)
+        assert await asyncio.to_thread(self._entered.wait, PATIENCE_S)
 
     def open(self) -> None:
         self._open.set()
@@ -166,7 +167,7 @@ async def test_no_exception_leaves_a_waiter_behind(store: Store, raised: type[Ba
             return "raised"
         return "returned"
 
-    assert await asyncio.wait_for(attempt(), 10) == "raised"
+    assert await asyncio.wait_for(attempt(), PATIENCE_S) == "raised"
     await store.write(add("alive"))
 
 

@@ -17,7 +17,9 @@ from faos_core import store as store_module
 from faos_core import store_postgres
 from faos_core.errors import FaosError, IntegrityError, InvalidError, SetupError, UnavailableError
 from faos_core.store import Store, Work
-from tests.servers.postgres import PASSWORD, PostgresServer, free_port
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
+from tests.servers.postgres import PASSWORD, PostgresServer
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -110,7 +112,7 @@ async def test_a_database_that_takes_no_writes_says_so(postgres: PostgresServer,
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     """Nothing is misconfigured: it may be about to start."""
-    error = await refusal(f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/d")
+    error = await refusal(f"postgresql://u:{PASSWORD}@127.0.0.1:{own_port()}/d")
 
     assert isinstance(error, UnavailableError)
     assert "pg_isready" in error.next_step
@@ -263,10 +265,10 @@ async def test_a_write_that_is_not_serial_waits_for_nobody(store: Store, postgre
 
         def hold(_connection: sa.Connection) -> None:
             entered.set()
-            assert leave.wait(10)
+            assert leave.wait(PATIENCE_S)
 
         holding = asyncio.create_task(other.write(hold))
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, PATIENCE_S)
         serial = asyncio.create_task(Store.write(store, put(2)))
 
         async with Store(postgres_url) as third:
@@ -293,7 +295,7 @@ async def test_writes_that_deadlock_are_tried_again(store: Store, postgres_url: 
         def work(connection: sa.Connection) -> None:
             connection.execute(append(first, letter))
             for once in meeting:
-                once.wait(10)
+                once.wait(PATIENCE_S)
             connection.execute(append(second, letter))
 
         return work
@@ -332,7 +334,7 @@ async def test_a_process_that_stops_in_the_middle_does_not_stop_the_others(
         assert process.stdout.readline() == "in the middle\n"
         process.send_signal(how)
 
-        await asyncio.wait_for(store.write(put(1)), 10)
+        await asyncio.wait_for(store.write(put(1)), PATIENCE_S)
 
         process.kill()
     assert await store.read(numbers) == [1]
@@ -395,7 +397,7 @@ async def test_nothing_acknowledged_is_lost_over_crashes_of_the_server(own_postg
 
 
 async def more_than(grows: set[int], size: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while len(grows) <= size:
             await asyncio.sleep(0.01)
 
@@ -515,12 +517,12 @@ async def test_a_purge_says_when_an_older_read_keeps_what_was_deleted(
     def read_on(connection: sa.Connection) -> list[int]:
         connection.exec_driver_sql("SELECT 1")
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(PATIENCE_S)
         return numbers(connection)
 
     await store.write(put(1))
     reading = asyncio.create_task(store.read(read_on))
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, PATIENCE_S)
     await store.write(lambda connection: connection.execute(notes.delete()).rowcount)
 
     with pytest.raises(UnavailableError, match=r"store\.unavailable"):

@@ -24,6 +24,7 @@ from faos_core.errors import DeniedError, InvalidError, UnavailableError
 from faos_core.meters import Meters
 from faos_core.names import Attribute, Resource, Span
 from faos_core.telemetry import Sink, Telemetry
+from tests.patience import PATIENCE_S
 from tests.servers.captured_http import CapturedHttp, captured_http
 
 SinkOf = Callable[[int, Path], AbstractAsyncContextManager[Sink]]
@@ -110,7 +111,7 @@ async def test_collector_that_says_nothing_is_given_up_in_time(
     monkeypatch.setattr("data_plane.telemetry.collector.READ_TIMEOUT_S", 0.2)
     monkeypatch.setattr(of_control_plane, "TIMEOUT_S", 0.2)
     async with captured_http(b"") as collector, sink_of(collector.port, tmp_path) as sink:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(UnavailableError):
                 await sink.send("traces", request())
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.processes import ENVIRONMENT, PATIENCE_S, Running, running
+from tests.e2e.processes import ENVIRONMENT, Running, running
 from tests.parts import ASSETS, ROOT
+from tests.patience import PATIENCE_S
 
 HOME = "/tmp/home"
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/root", "/srv", "/mnt", "/opt")

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.parts import ASSETS
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
 
 FAOS = (sys.executable, "-m", "faos_cli")
-PATIENCE_S = 150.0  # a busy machine is slow, not wrong
 ENVIRONMENT = os.environ | {"FAOS_ASSETS": str(ASSETS), "NO_COLOR": "1", "COLUMNS": "200"}
 
 
@@ -55,7 +56,7 @@ class Running:
                 self._said.wait(min(left_s, 0.2))
         return match
 
-    def end(self, number: int = signal.SIGINT, timeout_s: float = 10.0) -> int:
+    def end(self, number: int = signal.SIGINT, timeout_s: float = PATIENCE_S) -> int:
         """Send the signal; the exit code. Fails when that takes longer."""
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
@@ -82,7 +83,7 @@ def running(*command: str, cwd: Path, environment: Mapping[str, str] | None = No
     finally:
         process.kill()
         process.wait()
-        reader.join(10)
+        reader.join(PATIENCE_S)
         assert process.stdout
         process.stdout.close()
 
@@ -117,13 +118,8 @@ def up_once(folder: Path, *arguments: str, **how: Any) -> dict[str, Any]:
 
 
 def fresh_ports() -> tuple[str, ...]:
-    """Options for two ports that nobody uses now, so that tests side by side do not meet at the usual ones."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        tunnel, admin = (str(probe.getsockname()[1]) for probe in probes)
-    return "--tunnel-port", tunnel, "--admin-port", admin
+    """Options for two ports of this test process, so that tests side by side do not meet at the usual ones."""
+    return "--tunnel-port", str(own_port()), "--admin-port", str(own_port())
 
 
 @contextmanager
@@ -147,7 +143,7 @@ def processes_with(*words: str) -> list[int]:
     return found
 
 
-def eventually_none_with(*words: str, timeout_s: float = 10.0) -> None:
+def eventually_none_with(*words: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when no such process is left."""
     deadline = time.monotonic() + timeout_s
     while left := processes_with(*words):

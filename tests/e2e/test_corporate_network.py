@@ -16,7 +16,6 @@ from tests.servers.proxies import INSPECTOR
 pytestmark = [
     pytest.mark.needs("namespaces", "model", "embedder"),
     pytest.mark.slow,
-    pytest.mark.timeout(300),
 ]
 
 CLOUD = "10.99.0.1"  # behind the proxy's machine; the site has no route there
@@ -83,7 +82,7 @@ def test_node_behind_a_proxy_becomes_healthy_and_an_inspector_is_named() -> None
             assert joined.returncode == 0, joined.stderr
             with premises.running(*run_node(premises, site_file)) as node:
                 node.until("session.open")
-                applied = must(edge, *ADMIN, "apply", "--tenant", "mercy", "-f", RESOURCES, "--wait=90s")
+                applied = must(edge, *ADMIN, "apply", "--tenant", "mercy", "-f", RESOURCES, "--wait=120s")
                 well = findings(premises, "--data", "node", "--site-file", site_file)
         assert "healthy on 1 node" in applied
         assert {each["verdict"] for each in well.values()} <= {"pass", "warn", "skipped"}, well

@@ -11,7 +11,7 @@ from faos_cli import site_client
 from faos_cli.up.questions import DOCUMENT_QUESTION, TOOL_QUESTION
 from tests.e2e.processes import FAOS, faos, fresh_ports, processes_with, running, up_once
 
-pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow]
 
 
 async def test_kill_9_in_the_middle_of_a_run_and_no_recorded_step_runs_twice(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.processes import fresh_ports, up_once
 
-pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.needs("model", "embedder"), pytest.mark.slow]
 
 RUNS = 20
 

@@ -15,7 +15,6 @@ from tests.system.quickstart import DOCUMENT_QUESTION, TOOL_QUESTION
 pytestmark = [
     pytest.mark.needs("namespaces", "model", "embedder"),
     pytest.mark.slow,
-    pytest.mark.timeout(300),
 ]
 
 RESOURCES = str(ROOT / "examples" / "quickstart" / "resources")
@@ -42,7 +41,7 @@ def test_a_join_string_is_all_that_a_site_needs_from_the_cloud() -> None:
                 *FAOS, "node", "run", "--data", "node", "--site-file", site_file, "--soak", "1"
             ) as node:
                 node.until("node.ready")
-                applied = cloud.run(*admin, "apply", "--tenant", "mercy", "-f", RESOURCES, "--wait=90s")
+                applied = cloud.run(*admin, "apply", "--tenant", "mercy", "-f", RESOURCES, "--wait=120s")
                 assert applied.returncode == 0, applied.stdout + applied.stderr + node.text
                 nodes = json.loads(must(cloud, *admin, "get", "nodes", "-o", "json"))
                 answers = [ask(premises, question) for question in (DOCUMENT_QUESTION, TOOL_QUESTION)]

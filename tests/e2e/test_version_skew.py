@@ -14,8 +14,10 @@ import pytest
 from control_plane.app import Endpoints
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from tests.e2e.processes import FAOS, finished, running
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
 from tests.servers import earlier_version
-from tests.system.harness import RunningControlPlane, own_port, running_control_plane
+from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.small_site import allow_all, fill_small_site, running_node, tool_server, until_settled
 from tunnel.identity import SERVER_NAME
 
@@ -52,7 +54,7 @@ async def goes_the_whole_path(plane: RunningControlPlane, name: str) -> None:
 
 
 async def until(plane: RunningControlPlane, name: str, is_so: Callable[[Any], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not is_so(await plane.node(name)):
             await asyncio.sleep(0.1)
 

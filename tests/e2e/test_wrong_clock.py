@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from tests.e2e.processes import FAOS, finished, running
 from tests.parts import libfaketime
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.small_site import allow_all, fill_small_site, until_settled
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("faketime", "embedder")]
 
-DAY_S = 24 * 3600
+LIFETIME_S = 16.0
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ async def test_site_whose_clock_is_a_day_off_joins_runs_renews_and_is_told(
 ) -> None:
     """Hospitals have such machines: they must work, not storm, and somebody must hear of it."""
     where = ("--data", str(tmp_path / "node"), "--site-file", str(fill_small_site(tmp_path / "site")))
-    async with running_control_plane(tmp_path / "cp", heartbeat_s=1.0, node_certificate_lifetime_s=16.0) as plane:
+    async with running_control_plane(tmp_path / "cp", heartbeat_s=1.0, node_certificate_lifetime_s=LIFETIME_S) as plane:
         await plane.create_tenant()
         command = (*FAOS, "join", await plane.join_string(), *where)
         joined = await asyncio.to_thread(finished, *command, cwd=tmp_path, environment=at_the_site)
@@ -38,6 +40,7 @@ async def test_site_whose_clock_is_a_day_off_joins_runs_renews_and_is_told(
         (node,) = await plane.all_nodes()
         await plane.apply(allow_all())
 
+        began_s = time.monotonic()
         run = (*FAOS, "node", "run", *where, "--soak", "0.1")
         with running(*run, cwd=tmp_path, environment=at_the_site) as process:
             seen = await until_settled(plane, node.name, 1)
@@ -48,13 +51,15 @@ async def test_site_whose_clock_is_a_day_off_joins_runs_renews_and_is_told(
 
         last = await plane.node(node.name)
         assert (last.standing, last.alarm) == (seen.standing, ""), "its renewals are taken for no thief's"
-        assert renewals < 10, "no storm of renewals"
+        assert renewals < 4 + (time.monotonic() - began_s) / (LIFETIME_S / 4), (
+            "no storm of renewals: due at half a life"
+        )
         assert told["clock"] != "pass", told
 
 
 async def renewed(plane: RunningControlPlane, node: Any, *, times: int) -> None:
     """The control plane sees so many newer certificates, each in use."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(times):
             before = node.certificate_expires_at
             while (node := await plane.node(node.name)).certificate_expires_at == before:

@@ -7,6 +7,8 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("control_plane", "data_plane", "faos_core", "installer", "proto", "tunnel")
 UPSTREAM = "origin/main"
@@ -18,7 +20,7 @@ def git(*arguments: str) -> bytes:
     Raises CalledProcessError; FileNotFoundError without git.
     """
     command = ["git", "--git-dir", str(ROOT / ".git"), *arguments]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE_S).stdout
 
 
 @cache

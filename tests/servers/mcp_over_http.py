@@ -1,7 +1,6 @@
 """MCP servers over streamable HTTP in processes of their own: the fixtures', and other people's."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -11,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
+
 ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = ROOT / ".cache" / "tools" / "mcp-server-everything"
-PATIENCE_S = 30.0
 
 
 def everything_is_here() -> bool:
@@ -24,7 +25,7 @@ def everything_is_here() -> bool:
 def everything() -> Iterator[str]:
     """The URL of @modelcontextprotocol/server-everything."""
     program = EVERYTHING / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    port = free_port()
+    port = own_port()
     with served(["node", str(program), "streamableHttp"], port, environment={"PORT": str(port)}) as url:
         yield url
 
@@ -32,7 +33,7 @@ def everything() -> Iterator[str]:
 @contextmanager
 def fixture_server(script: str) -> Iterator[str]:
     """The URL of a server among the fixtures, made with the mcp package."""
-    port = free_port()
+    port = own_port()
     command = [sys.executable, str(ROOT / "tests" / "fixtures" / "mcp" / f"{script}.py"), str(port)]
     with served(command, port) as url:
         yield url
@@ -66,10 +67,3 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
                 return  # it answers
         time.sleep(0.05)
     raise RuntimeError(f"no MCP server came up at {url}")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -13,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 BINARY = ROOT / ".cache" / "bin" / "ollama"
 TAG = "smollm2:135m"
-START_S = 60.0
 # ChatML, as the model was trained. Source: the model card of SmolLM2-135M-Instruct.
 TEMPLATE = """{{ range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
@@ -41,14 +42,8 @@ def is_here() -> bool:
 
 
 def ask(url: str, path: str, body: bytes | None = None) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url + path, data=body), timeout=60) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url + path, data=body), timeout=PATIENCE_S) as answer:
         return bytes(answer.read())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment_of(folder: Path, port: int) -> dict[str, str]:
@@ -65,8 +60,8 @@ def environment_of(folder: Path, port: int) -> dict[str, str]:
 
 @contextmanager
 def ollama_server(folder: Path) -> Iterator[OllamaProcess]:
-    """A server without models. Raises RuntimeError where it does not come up within a minute."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
+    """A server without models. Raises RuntimeError where it does not come up."""
+    url = f"http://127.0.0.1:{(port := own_port())}"
     with (folder / "ollama.log").open("wb") as log:
         process = subprocess.Popen(
             [str(binary()), "serve"], env=environment_of(folder, port), stdout=log, stderr=log, cwd=folder
@@ -77,14 +72,14 @@ def ollama_server(folder: Path) -> Iterator[OllamaProcess]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def wait_until_answering(url: str, process: "subprocess.Popen[bytes]") -> None:
-    give_up_s = time.monotonic() + START_S
+    give_up_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up_s and process.poll() is None:
         try:
             ask(url, "/api/version")

@@ -9,7 +9,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,9 @@ from typing import IO, Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
+
+from tests.patience import PATIENCE_S
+from tests.ports import own_port
 
 ADMIN = "faos_tests"
 PASSWORD = "not-a-secret-9183"
@@ -69,12 +71,6 @@ def is_here() -> bool:
     return True
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
     """One server; any number of these may stand for it, in any number of processes."""
@@ -91,7 +87,7 @@ class PostgresServer:
         if os.geteuid() == 0 and not is_namespaced():
             for path in (folder, secret):
                 shutil.chown(path, "postgres", "postgres")
-        server = cls(folder, free_port())
+        server = cls(folder, own_port())
         try:
             server._initialise(secret)
             server.start()
@@ -123,11 +119,11 @@ class PostgresServer:
     def start(self, *settings: str) -> None:
         """Returns when it takes connections."""
         options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"port={self.port}", *settings))
-        self._run("pg_ctl", "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
+        self._run("pg_ctl", "-w", "-t", f"{PATIENCE_S:.0f}", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
         """At once, as a crash would; what was committed is found in the log at the next start."""
-        self._run("pg_ctl", "-w", "-t", "60", "-m", "immediate", "stop")
+        self._run("pg_ctl", "-w", "-t", f"{PATIENCE_S:.0f}", "-m", "immediate", "stop")
 
     def remove(self) -> None:
         if self.is_running:

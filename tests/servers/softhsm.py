@@ -12,6 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.patience import PATIENCE_S
+
 FOLDERS = ("/usr/lib/softhsm", "/usr/lib64/pkcs11", "/usr/local/lib/softhsm")
 LIBRARIES = tuple(Path(folder) / "libsofthsm2.so" for folder in FOLDERS)
 TOKEN, PIN, KEY_ID = "faos-test", "4711", 2
@@ -64,7 +66,7 @@ def fill(folder: Path) -> None:
 
 
 def softhsm(*arguments: str) -> None:
-    subprocess.run(("softhsm2-util", *arguments), check=True, capture_output=True, timeout=20)
+    subprocess.run(("softhsm2-util", *arguments), check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 def forget_library(path: str) -> None:

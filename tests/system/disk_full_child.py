@@ -12,6 +12,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2] / part) for part in ("",
 from faos.resource.v1 import resource_pb2 as pb
 from faos.site.v1 import site_pb2
 from faos_core.errors import FaosError
+from tests.patience import PATIENCE_S
 from tests.servers.small_disk import SmallDisk
 from tests.servers.stub_model import TAG, stub_model
 from tests.system.sites import Site, SiteNode
@@ -62,7 +63,7 @@ async def main(folder: Path) -> None:
         assert error.code.code == "store.disk_full", error
         assert "df -h" in error.next_step
         disk.free()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             events = [event async for event in site.node.running.runs.watch(run_id)]
         assert events[-1].finished.state == site_pb2.RUN_STATE_SUCCEEDED, events
         await site.node.running.runs.start("assistant", "question 3")

@@ -1,11 +1,8 @@
 """Whole planes in one process over real sockets, for tests."""
 
-import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,10 @@ from data_plane.identity.store import Membership
 from faos.admin.v1 import admin_pb2 as admin
 from faos.admin.v1 import admin_pb2_grpc as admin_grpc
 from faos_core.clock import Clock, SystemClock
+from tests.ports import own_port
 from tunnel.identity import SERVER_NAME
 
 TENANT = "mercy"
-PORTS = count(os.getpid() % 1_000)
 
 
 @dataclass
@@ -72,17 +69,6 @@ class RunningControlPlane:
     async def node(self, name: str, tenant: str = TENANT) -> Any:
         answer = await self.nodes.GetNode(admin.GetNodeRequest(tenant=tenant, name=name), metadata=self.metadata)
         return answer.node
-
-
-def own_port() -> int:
-    """A free port that only this test process uses, so that a control plane finds its address again after a restart:
-    the kernel may give a port of its ephemeral range to anybody meanwhile."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    while True:
-        port = 20_000 + worker % 8 * 1_000 + next(PORTS) % 1_000
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from faos.resource.v1.resource_pb2 import Manifest, ManifestEntry, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.kinds import kind_of
+from tests.patience import PATIENCE_S
 from tests.system.harness import TENANT
 
 Body = bytes
@@ -42,10 +43,10 @@ class Stream:
         frame = tunnel.CloudFrame(welcome=tunnel.Welcome(session_id=b"hijacked", heartbeat_seconds=heartbeat_seconds))
         await self.send(frame.SerializeToString())
 
-    async def verdict(self, revision: int, *, within_s: float = 15) -> str:
+    async def verdict(self, revision: int) -> str:
         """How the node answered the offer of this revision: a NACK's or a state's name, CLOSED, or IGNORED."""
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(PATIENCE_S):
                 while frame := await self.received.get():
                     status = frame.apply_status
                     if status.state in TERMINAL and status.revision == revision:
@@ -87,7 +88,7 @@ class HijackedCloud:
 
     async def next_stream(self) -> Stream:
         """A session that has just said Hello."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             stream = await self._arrivals.get()
             assert (await stream.received.get()).WhichOneof("frame") == "hello"  # type: ignore[union-attr]
             return stream

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from data_plane.settings import ApplyTimes, NodeSettings
 from data_plane.telemetry.settings import TelemetrySettings
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import Clock
+from tests.patience import PATIENCE_S
 from tests.servers.databases import Databases
 from tests.servers.small_disk import SmallDisk, small_disk
 from tests.system.counting_proxy import Wire, counting_proxy
@@ -35,7 +36,6 @@ from tests.system.small_site import fill_small_site
 from tunnel.identity import decode_join_string, encode_join_string
 
 ENDED = (tunnel.APPLY_STATE_HEALTHY, tunnel.APPLY_STATE_REJECTED, tunnel.APPLY_STATE_ROLLED_BACK)
-PATIENCE_S = 60.0
 SMALL_DISK_BYTES = 8 << 20
 
 
@@ -239,9 +239,12 @@ class Site:
         assert disk, "Site(on_small_disk=[…]) gives nodes a disk that can be full"
         disk.fill()
 
-    async def restart(self, place: int = 0) -> Node:
-        await self.nodes[place].stop()
-        return await self.nodes[place].start()
+    async def restart(self, place: int = 0, *, soak_s: float | None = None) -> Node:
+        """soak_s: from now on; None leaves it as it is."""
+        await (node := self.nodes[place]).stop()
+        if soak_s is not None:
+            node.settings = replace(node.settings, apply=ApplyTimes(soak_s=soak_s))
+        return await node.start()
 
     async def restart_control_plane(self, **settings: Any) -> None:
         """On the same port; settings win over those that it had."""

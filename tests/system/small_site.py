@@ -15,6 +15,7 @@ from faos.resource.v1 import resource_pb2 as pb
 from faos.site.v1 import site_pb2 as site
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from tests.parts import ROOT
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane
 from tests.system.quickstart import markers
 
@@ -53,8 +54,10 @@ def toml_table(name: str, values: Mapping[str, Any]) -> str:
     return "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
 
 
-def tool_server(name: str = "rogue", *, program: str = "rogue", tools: Sequence[str] = ("fine",)) -> pb.Resource:
-    spec = pb.ToolServer(program=program, allowed_tools=tools, call_timeout_seconds=2)
+def tool_server(
+    name: str = "rogue", *, program: str = "rogue", tools: Sequence[str] = ("fine",), call_timeout_s: int = 60
+) -> pb.Resource:
+    spec = pb.ToolServer(program=program, allowed_tools=tools, call_timeout_seconds=call_timeout_s)
     return pb.Resource(metadata=pb.Metadata(name=name), tool_server=spec)
 
 
@@ -90,7 +93,7 @@ async def until_settled(
     plane: RunningControlPlane, name: str, revision: int, states: Sequence[tunnel.ApplyState.ValueType] = ENDED
 ) -> Any:
     """The node as the control plane's operator sees it, once the revision has come to an end there."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             seen = await plane.node(name)
             if seen.config.attempted_revision == revision and seen.config.state in states:
@@ -100,14 +103,14 @@ async def until_settled(
 
 async def ask(running: Node, question: str, agent: str = "assistant") -> tuple[site.Run, list[site.Step]]:
     run_id = await running.runs.start(agent, question)
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_S):
         async for _ in running.runs.watch(run_id):
             pass
     return await running.runs.get(run_id)
 
 
-async def until(holds: Callable[[], object], *, within_s: float = 60.0) -> None:
+async def until(holds: Callable[[], object]) -> None:
     """Raises TimeoutError."""
-    async with asyncio.timeout(within_s):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await asyncio.sleep(0.05)

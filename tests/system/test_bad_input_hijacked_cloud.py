@@ -213,7 +213,6 @@ def remote_ports() -> set[tuple[str, int]]:
     return found
 
 
-@pytest.mark.timeout(120)
 async def test_nothing_that_a_hijacked_cloud_sends_changes_what_the_node_does(tmp_path: Path) -> None:
     """Each attack ends in a refusal by code; afterwards the same processes run, no file outside the site's ceiling
     was opened, nothing was dialled, and a good revision is still taken."""
@@ -278,7 +277,6 @@ LATER_FRAMES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.timeout(120)
 async def test_frames_out_of_turn_close_the_stream_and_the_node_dials_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,4 +307,4 @@ async def test_frames_out_of_turn_close_the_stream_and_the_node_dials_again(
 
 async def answer_to(stream: Stream, raw: bytes) -> str:
     await stream.send(raw)
-    return await stream.verdict(9, within_s=5)
+    return await stream.verdict(9)

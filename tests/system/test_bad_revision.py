@@ -19,21 +19,23 @@ from faos.resource.v1 import resource_pb2 as pb
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.kinds import BY_KIND
 from tests.e2e.processes import FAOS, running
+from tests.patience import PATIENCE_S
 from tests.system.sites import Site
 from tests.system.small_site import FIXTURES, agent, allow_all, fill_small_site, model, toml_table, tool_server
 
 pytestmark = pytest.mark.needs("embedder", "bwrap")
 
-LIVES_S = "0.7"  # longer than it takes to be listed, shorter than the soak
-SOAK_S = 3.0
-PATIENCE_S = 30.0
+LONG_S = 600.0  # a soak that no test sees the end of
+END = "end"
+HEARTBEAT_S = 3.0  # three missed ones end a session, and what a node says of a revision is said again over the next
 
 
 def fill(folder: Path) -> Path:
-    """A site that has a program, too, that ends by itself."""
+    """A site that has a program, too, that ends by itself once it is told."""
     site_toml = fill_small_site(folder)
-    command = [sys.executable, str(FIXTURES / "short_lived.py"), LIVES_S]
-    program = toml_table("programs.short-lived", {"command": command, "readable": [str(FIXTURES)]})
+    (told := folder / "told").mkdir()
+    command = [sys.executable, str(FIXTURES / "short_lived.py"), str(told / END)]
+    program = toml_table("programs.short-lived", {"command": command, "readable": [str(FIXTURES), str(told)]})
     site_toml.write_text(f"{site_toml.read_text()}\n{program}")
     return site_toml
 
@@ -56,23 +58,31 @@ def frame_of(body: bytes) -> tunnel.NodeFrame | None:
         return None  # Enroll's
 
 
-async def beats(site: Site, count: int = 2) -> None:
-    """Return after so many heartbeats of every node: what was to be offered has been."""
-    for place in range(len(site.nodes)):
-        for _ in range(count):
-            before = (await site.facts(place)).last_seen_at
-            async with asyncio.timeout(20):
-                while (await site.facts(place)).last_seen_at == before:
-                    await asyncio.sleep(0.05)
+async def beats(site: Site) -> None:
+    """Return after two heartbeats of every node: what was to be offered has been."""
+    await asyncio.gather(*(beats_of(site, place) for place in range(len(site.nodes))))
+
+
+async def beats_of(site: Site, place: int) -> None:
+    for _ in range(2):
+        before = (await site.facts(place)).last_seen_at
+        async with asyncio.timeout(PATIENCE_S):
+            while (await site.facts(place)).last_seen_at == before:
+                await asyncio.sleep(0.05)
 
 
 async def test_bad_revision_on_three_nodes_is_rolled_back_quarantined_and_said_why(tmp_path: Path) -> None:
     """The promise of the soak: a site goes on with what worked, its operator reads why, and nobody tries it again."""
-    async with Site(tmp_path, nodes=3, fill=fill, soak_s=SOAK_S) as site:
+    async with Site(tmp_path, nodes=3, fill=fill, heartbeat_s=HEARTBEAT_S) as site:
         await site.apply(tool_server(), allow_all())
         await site.converged()
+        for place in range(3):
+            await site.restart(place, soak_s=LONG_S)
 
         await site.apply(short_lived())
+        for place in range(3):
+            await site.settled(place, states=(tunnel.APPLY_STATE_SOAKING,))
+        (tmp_path / "site" / "told" / END).touch()
         for place, each in enumerate(site.nodes):
             config = (await site.settled(place)).config
             assert config.state == tunnel.APPLY_STATE_ROLLED_BACK
@@ -84,7 +94,7 @@ async def test_bad_revision_on_three_nodes_is_rolled_back_quarantined_and_said_w
         tried = statuses(site, 2)
         assert tried["APPLY_STATE_RECEIVED"] == 3
         for place in range(3):
-            await site.restart(place)
+            await site.restart(place, soak_s=0.1)
         await site.restart_control_plane()
         await beats(site)
         for place, each in enumerate(site.nodes):
@@ -109,7 +119,7 @@ async def test_stale_facts_are_put_right_by_the_next_heartbeat(tmp_path: Path) -
             connection.execute(sa.update(nodes).values(running_revision=0, healthy_revision=7))
         engine.dispose()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (config := (await site.facts()).config).running_revision != 1:
                 await asyncio.sleep(0.05)
 
@@ -127,7 +137,7 @@ async def test_kind_that_a_node_does_not_know_is_held_back_and_shown(
         await site.converged()
 
         await site.apply(tool_server())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not (config := (await site.facts()).config).HasField("nack"):
                 await asyncio.sleep(0.05)
 
@@ -152,7 +162,7 @@ async def test_resources_that_need_each_other_come_up_in_one_revision(tmp_path: 
 @pytest.mark.slow
 async def test_revision_during_which_the_process_is_killed_twice_is_given_up(tmp_path: Path) -> None:
     """What takes the process with it cannot say so itself; it must not be the last thing that a site ever runs."""
-    async with Site(tmp_path, fill=fill) as site:
+    async with Site(tmp_path, fill=fill, heartbeat_s=HEARTBEAT_S) as site:
         await site.apply(tool_server(), allow_all())
         await site.converged()
         node = site.node
@@ -161,12 +171,12 @@ async def test_revision_during_which_the_process_is_killed_twice_is_given_up(tmp
 
         command = (*FAOS, "node", "run", "--data", str(node.data_dir), "--site-file", str(site.site_toml))
         for attempt in (1, 2):
-            with running(*command, "--soak", "600", cwd=tmp_path) as process:
+            with running(*command, "--soak", str(LONG_S), cwd=tmp_path) as process:
                 await soaked(site, 2, times=attempt)
                 process.process.send_signal(signal.SIGKILL)
-                assert await asyncio.to_thread(process.process.wait, 10) == -signal.SIGKILL
+                assert await asyncio.to_thread(process.process.wait, PATIENCE_S) == -signal.SIGKILL
             await shown_as_gone(site)
-        with running(*command, "--soak", "600", cwd=tmp_path):
+        with running(*command, "--soak", str(LONG_S), cwd=tmp_path):
             config = await seen_in(site, tunnel.APPLY_STATE_ROLLED_BACK)
 
         assert config.nack.code == tunnel.NACK_CODE_CRASHED
@@ -175,7 +185,7 @@ async def test_revision_during_which_the_process_is_killed_twice_is_given_up(tmp
 
 
 async def soaked(site: Site, revision: int, *, times: int) -> None:
-    """Once the node has said so often that it soaks this revision; what the one before it said still stands at Hello."""
+    """Once nodes have said so often that they soak it: what one said before still stands at the next's Hello."""
     async with asyncio.timeout(PATIENCE_S):
         while statuses(site, revision)["APPLY_STATE_SOAKING"] < times:
             await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from faos_core.disk import Disk
 from tests.fixtures.resources_of_a_site import LABELS, site
 from tests.fixtures.tuf_publisher import Publisher
 from tests.parts import ROOT
+from tests.patience import PATIENCE_S
 
 CHILD = Path(__file__).with_name("config_kill_child.py")
 REVISIONS = 3
@@ -50,7 +51,7 @@ def start(folder: Path, *trials: str) -> "subprocess.Popen[str]":
 
 def run(folder: Path) -> list[str]:
     """Lines that a child said that nothing killed."""
-    output, error = (child := start(folder)).communicate(timeout=60)
+    output, error = (child := start(folder)).communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, error
     return output.split("\n")
 
@@ -58,7 +59,7 @@ def run(folder: Path) -> list[str]:
 def run_trials(folder: Path, crash_points: dict[str, int]) -> dict[str, list[str]]:
     """Lines that each trial said before it was killed."""
     trials = [f"{name}:{crash_at}" for name, crash_at in crash_points.items()]
-    _, error = (child := start(folder, *trials)).communicate(timeout=100)
+    _, error = (child := start(folder, *trials)).communicate(timeout=2 * PATIENCE_S)
     assert child.returncode == 0, error
     return {name: (folder / name / "said").read_text().split("\n") for name in crash_points}
 
@@ -142,7 +143,7 @@ def test_killed_at_random_moments_again_and_again(folder: Path) -> None:
         wait_for_start(child)
         time.sleep(chance.uniform(0.0, 0.15))
         child.kill()
-        output, _ = child.communicate(timeout=60)
+        output, _ = child.communicate(timeout=PATIENCE_S)
         state = check(folder, output.split("\n"), at_least=acknowledged)
         assert state.healthy.revision >= acknowledged
         acknowledged = state.healthy.revision

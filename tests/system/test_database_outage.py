@@ -34,6 +34,7 @@ from tests.fakes.agents import (
     definition,
 )
 from tests.fakes.model import ScriptedModel
+from tests.patience import PATIENCE_S
 from tests.servers.postgres import PostgresServer
 from tests.system.harness import TENANT, running_control_plane
 from tests.system.samples import MODEL
@@ -42,7 +43,6 @@ from tunnel.error_mapping import from_rpc_error
 pytestmark = pytest.mark.needs("postgres")
 
 RUNS = 12
-PATIENCE_S = 60
 
 
 async def refused_with(call: Any) -> str | None:

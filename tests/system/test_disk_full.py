@@ -12,12 +12,13 @@ from faos.site.v1 import site_pb2 as site_pb
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_cli import site_client
 from tests.e2e.processes import finished
+from tests.patience import PATIENCE_S
 from tests.servers.stub_model import stub_model
 from tests.system.disk_full_child import RESOURCES, fill
 from tests.system.sites import Site, SiteNode
 from tests.system.small_site import allow_all, until
 
-pytestmark = [pytest.mark.needs("embedder", "model", "namespaces"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.needs("embedder", "model", "namespaces")
 
 
 async def status(node: SiteNode) -> Any:
@@ -48,7 +49,7 @@ async def test_full_ledger_disk_stops_what_would_leave_and_nothing_else(tmp_path
 
         site.heal()
         await site.converged()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             events = [event async for event in site.node.running.runs.watch(run_id)]
         assert events[-1].finished.state == site_pb.RUN_STATE_SUCCEEDED
         assert not (await status(site.node)).alarms

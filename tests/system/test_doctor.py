@@ -20,6 +20,7 @@ from data_plane.network import Network
 from data_plane.settings import NodeSettings
 from faos_core.checkup import Check, Finding, Verdict, examine
 from faos_core.clock import Clock, SystemClock
+from tests.patience import PATIENCE_S
 from tests.servers.proxies import INSPECTOR, Authority, ConnectProxy, running, write
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.small_site import fill_small_site, running_node
@@ -219,7 +220,7 @@ async def test_running_node_is_asked_and_its_files_are_checked(plane: RunningCon
     data_dir, site = tmp_path / "node", fill_small_site(tmp_path / "site", own_model=True)
     await join(data_dir, await plane.join_string(), Ceiling())
     async with running_node(data_dir, site) as node:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not node.session.is_connected:
                 await asyncio.sleep(0.05)
         found = await findings(data_dir, site=site)

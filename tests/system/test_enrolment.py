@@ -21,6 +21,7 @@ from data_plane.identity.store import IdentityStore
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.errors import ConflictError, DeniedError, IntegrityError, InvalidError, UnavailableError
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.samples import MODEL
 from tunnel.client import GET_BLOB, SESSION, open_channel
@@ -291,7 +292,7 @@ async def over_tls(
     connection.send_data(1, bytes(5), end_stream=True)  # an empty message
     negotiated = writer.get_extra_info("ssl_object").version()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 writer.write(connection.data_to_send())
                 for event in connection.receive_data(await reader.read(65536)):

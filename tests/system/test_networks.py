@@ -25,6 +25,7 @@ from faos_cli.site_client import SiteClient, connect
 from faos_core.clock import SystemClock
 from faos_core.errors import FaosError
 from faos_core.lifecycle import running as services_running
+from tests.patience import PATIENCE_S
 from tests.servers.proxies import INSPECTOR, Authority, ConnectProxy, running
 from tests.system.harness import TENANT, RunningControlPlane, running_control_plane
 from tests.system.small_site import fill_small_site
@@ -62,8 +63,8 @@ async def light_node(data_dir: Path, member: Membership, network: Network | None
             yield side
 
 
-async def until(holds: Callable[[], object], *, timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await asyncio.sleep(0.02)
 
@@ -161,7 +162,7 @@ async def test_interception_is_an_alarm_with_a_name_until_it_ends(
 
 async def status_with(client: SiteClient, holds: Callable[[site.GetStatusResponse], bool]) -> site.GetStatusResponse:
     """What the node says of itself, once that holds."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds(said := await client.get_status()):
             await asyncio.sleep(0.1)
     return said

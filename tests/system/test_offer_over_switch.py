@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tests.patience import PATIENCE_S
 from tests.system.sites import Site
 from tests.system.small_site import allow_all, tool_server
 
 pytestmark = pytest.mark.needs("embedder", "bwrap")
 
 LIFETIME_S = 5.0  # renewed at about half of it
-SOAK_S = 8.0  # so that at least one switch falls into it
+SOAK_S = 15.0  # so that a switch falls into it, also on a machine that stands still for some seconds
 
 
 async def test_offer_in_flight_over_a_certificate_switch_is_applied_once_and_told(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ async def test_offer_in_flight_over_a_certificate_switch_is_applied_once_and_tol
         await site.settled(states=(tunnel.APPLY_STATE_SOAKING,))
         configuration, serial = activation.running(), await serial_of(site)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while await serial_of(site) == serial:
                 assert site.node.running.applier.facts().healthy_revision == 0, "the switch came too late to matter"
                 await asyncio.sleep(0.05)

@@ -34,7 +34,7 @@ from tests.system.small_site import (
 )
 from tunnel.identity import decode_join_string, encode_join_string
 
-pytestmark = [pytest.mark.needs("model", "embedder", "bwrap"), pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("model", "embedder", "bwrap"), pytest.mark.slow]
 
 # What TLS 1.3, HTTP/2 and gRPC add to the bodies, as TCP payload: a handshake with the node's certificate chain,
 # settings and headers per connection; record, frame and message headers, window updates and pings per leaf.
@@ -46,7 +46,8 @@ ENDS = [[""], ["tool.server_died"], ["tool.server_hung"], ["tool.server_garbage"
 
 def leaky_resources() -> list[pb.Resource]:
     """One agent over the documents, and one for each way in which the leaky server spills."""
-    servers = [tool_server(f"server-{tool}", tools=[tool]) for tool in TOOLS]
+    timeouts = {"hangs": 2}
+    servers = [tool_server(f"server-{tool}", tools=[tool], call_timeout_s=timeouts.get(tool, 60)) for tool in TOOLS]
     required = {"policies": ["all"], "tool_choice": pb.TOOL_CHOICE_REQUIRED, "limits": pb.RunLimits(max_tool_calls=1)}
     agents = [agent(f"agent-{tool}", tools=[f"server-{tool}"], **required) for tool in TOOLS]
     return [model(), knowledge_base(), allow_all(), agent(knowledge=["handbook"]), *servers, *agents]

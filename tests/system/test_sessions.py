@@ -10,6 +10,7 @@ import pytest
 from faos.admin.v1 import admin_pb2 as admin
 from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, Resource
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.system.sites import Site
 from tunnel.client import SESSION, open_channel
@@ -24,9 +25,9 @@ def policy(name: str, rule: str = "all") -> Resource:
     return resource
 
 
-async def eventually(holds: Callable[[], object], *, within_s: float = 20.0) -> None:
+async def eventually(holds: Callable[[], object]) -> None:
     """Return once `holds()` (or its awaited value) is true. Raises TimeoutError."""
-    async with asyncio.timeout(within_s):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             value = holds()
             if await value if asyncio.iscoroutine(value) else value:

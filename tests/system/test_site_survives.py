@@ -8,7 +8,7 @@ from tests.servers.databases import Databases
 from tests.system.sites import Site
 from tests.system.small_site import allow_all
 
-pytestmark = [pytest.mark.needs("embedder", "model"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.needs("embedder", "model")
 
 
 async def test_three_nodes_converge_whatever_becomes_of_their_links(tmp_path: Path, databases: Databases) -> None:

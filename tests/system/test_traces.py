@@ -26,7 +26,7 @@ from tests.system.harness import TENANT
 from tests.system.sites import Site
 from tests.system.small_site import agent, allow_all, ask, knowledge_base, model, tool_server
 
-pytestmark = [pytest.mark.needs("model", "embedder", "bwrap"), pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("model", "embedder", "bwrap"), pytest.mark.slow]
 
 QUESTION = "Is it fine?"
 

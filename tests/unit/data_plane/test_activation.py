@@ -17,6 +17,7 @@ from data_plane.tools.broker import ToolServers
 from faos.resource.v1 import resource_pb2 as pb
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.errors import UnavailableError
+from tests.patience import PATIENCE_S
 from tests.servers.rogue_mcp import RogueMcp, rogue_mcp
 
 
@@ -87,7 +88,7 @@ async def test_tool_servers_start_while_models_load_and_replace_nothing_before(n
     await node.activation.activate(configuration(1, "fine"))
     node.models.go_on.clear()
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         group.create_task(node.activation.activate(configuration(2, "fine", "dies")))
         while node.rogue.methods.count("tools/list") < 2:
             await asyncio.sleep(0.01)
@@ -105,7 +106,7 @@ async def test_failure_elsewhere_drops_what_was_started(node: Node) -> None:
     node.models.fails = True
 
     activating = asyncio.ensure_future(node.activation.activate(configuration(2, "fine", "dies")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while node.rogue.methods.count("tools/list") < 2:
             await asyncio.sleep(0.01)
     node.models.go_on.set()
@@ -114,7 +115,7 @@ async def test_failure_elsewhere_drops_what_was_started(node: Node) -> None:
 
     assert refused.value.nack.code == tunnel.NACK_CODE_MODEL_LOAD_FAILED
     assert (offered(node), node.activation.running().revision) == (["fine"], 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while node.rogue.methods.count("DELETE") < 1:
             await asyncio.sleep(0.01)
 

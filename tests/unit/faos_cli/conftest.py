@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
-
-LIMIT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def run_faos(tmp_path: Path) -> RunFaos:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate(stdin.encode())
         return Done(process.returncode or 0, out.decode(), err.decode())
 

@@ -22,6 +22,7 @@ from faos_cli.commands.delete import names_typed
 from faos_cli.commands.diff import lines_of
 from faos_cli.listings import listing_named
 from faos_cli.watch import Fleet
+from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
 from tests.unit.faos_cli.conftest import context_of
 
@@ -190,7 +191,7 @@ async def watching(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subpr
 
 async def line_of(process: asyncio.subprocess.Process) -> list[str]:
     assert process.stdout
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         return (await process.stdout.readline()).decode().split()
 
 

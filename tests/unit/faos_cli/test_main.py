@@ -12,6 +12,7 @@ from faos_cli.__main__ import COMMANDS, LazyGroup, faos, main
 from faos_core import kinds
 from faos_core.resource_validation import validate
 from faos_core.resource_yaml import loads
+from tests.patience import PATIENCE_S
 
 
 def run_main(*arguments: str) -> int:
@@ -135,7 +136,7 @@ def test_libraries_write_nothing_among_what_a_person_reads(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
     assert done.returncode == 1

@@ -22,7 +22,8 @@ from faos_core.ids import TenantName
 from faos_core.lifecycle import running
 from tests.fakes.runs import make_node
 from tests.parts import ASSETS
-from tests.servers.ollama import TAG, create_model, free_port, ollama_server
+from tests.ports import own_port
+from tests.servers.ollama import TAG, create_model, ollama_server
 from tests.unit.faos_cli.test_run import Standing
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def test_real_server_is_listed_and_what_it_cannot_fetch_is_said(run_faos: 
     (tmp_path / "ollama").mkdir()
     with ollama_server(tmp_path / "ollama") as server:
         create_model(server.url, next(ASSETS.glob("*.gguf")))
-        async with node_with({"box": server.url, "gone": f"http://127.0.0.1:{free_port()}"}, tmp_path) as data:
+        async with node_with({"box": server.url, "gone": f"http://127.0.0.1:{own_port()}"}, tmp_path) as data:
             listed = await run_faos("model", "list")
             facts = await run_faos("model", "list", "-o", "json")
             pulled = await run_faos("model", "pull", "box", "no/such:1b")

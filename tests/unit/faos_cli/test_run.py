@@ -24,6 +24,7 @@ from faos_core.ids import TenantName
 from faos_core.lifecycle import running
 from tests.fakes.model import ScriptedModel
 from tests.fakes.runs import Node, make_node
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.unit.faos_cli.conftest import RunFaos
@@ -156,7 +157,7 @@ async def test_stream_goes_on_when_the_node_restarts_in_the_middle(storage: Stor
                 if event.HasField("text_delta"):
                     half_said.set()
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         async with serving(make_node(storage, model=HeldModel([ANSWER])), tmp_path):
             group.create_task(ask())
             await half_said.wait()
@@ -181,7 +182,7 @@ async def test_stream_gives_up_when_the_node_stays_away(storage: Storage, tmp_pa
             async for _ in client.stream_run("helper", "What does the manual say?", patience_s=0.3):
                 started.set()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         async with serving(make_node(storage, model=HeldModel([ANSWER])), tmp_path):
             asking = asyncio.ensure_future(ask())
             await started.wait()
@@ -218,7 +219,7 @@ async def test_interrupted_command_leaves_no_traceback_and_the_run_goes_on(stora
     """Ctrl-C takes back the terminal, not the question: the node finishes what it began."""
     model = HeldModel([ANSWER])
     node = make_node(storage, model=model)
-    async with asyncio.timeout(60), serving(node, tmp_path), connect(tmp_path / "node") as client:
+    async with asyncio.timeout(PATIENCE_S), serving(node, tmp_path), connect(tmp_path / "node") as client:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faos_cli", "run", "helper", "What does the manual say?"),
             cwd=tmp_path,
@@ -248,7 +249,7 @@ async def test_interrupt_cancels_the_run_when_asked_to(storage: Storage, tmp_pat
     """In a script that is stopped, nobody comes back for the answer."""
     model = HeldModel([ANSWER])
     node = make_node(storage, model=model)
-    async with asyncio.timeout(60), serving(node, tmp_path), connect(tmp_path / "node") as client:
+    async with asyncio.timeout(PATIENCE_S), serving(node, tmp_path), connect(tmp_path / "node") as client:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "faos_cli", "run", "--cancel-on-interrupt", "helper", "What is it?"),
             cwd=tmp_path,

@@ -11,6 +11,7 @@ import pytest
 
 from faos_cli.commands.model import one_line_each
 from tests.parts import ASSETS, ROOT
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.unit.faos_cli.conftest import RunFaos
@@ -32,7 +33,7 @@ async def test_control_plane_runs_leaves_a_context_and_stops_cleanly(run_faos: "
         sys.executable, "-m", "faos_cli", *command, cwd=tmp_path, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while json.loads(await process.stderr.readline())["event"] != "control_plane.ready":
             pass
         made = await run_faos("--context", "cp", "tenant", "create", "mercy")

@@ -45,6 +45,7 @@ from faos_core.timestamps import timestamp
 from faos_core.trace_context import new_trace
 from faos_core.tracing import OFF
 from tests.fakes.runs import make_node
+from tests.patience import PATIENCE_S
 from tests.system.harness import running_control_plane
 from tests.unit.faos_cli.conftest import RunFaos, context_of
 
@@ -360,7 +361,7 @@ async def test_top_on_a_terminal_lives_until_ctrl_c_and_leaves_it_as_it_was(tmp_
         os.close(theirs)
         os.set_blocking(ours, False)
         said = b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while said.count(b"run-1") < 2:
                 said += await some(ours)
                 assert process.returncode is None, said

@@ -11,6 +11,7 @@ import pytest
 from faos_cli.up.children import Child, Command, last_error, stop_all
 from faos_cli.up.service import unless_ended
 from faos_core.errors import SetupError, UnavailableError, define
+from tests.patience import PATIENCE_S
 
 CHEAP = "data_plane.errors"  # to preload: imports next to nothing
 GONE = define("test.gone", what="Gone.", why="It went.", next_step="Wait.")
@@ -84,7 +85,7 @@ async def test_the_child_dies_with_its_parent_by_kill_9(tmp_path: Path) -> None:
     parent.kill()
     await parent.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while is_alive(pid):
             await asyncio.sleep(0.01)
 

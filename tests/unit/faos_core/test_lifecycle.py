@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from faos_core.lifecycle import running, settle_memory, undivided
+from tests.patience import PATIENCE_S
 
 
 class Recorded:
@@ -54,7 +55,7 @@ async def test_service_that_vanishes_ends_the_process() -> None:
     history: list[str] = []
 
     with pytest.raises(RuntimeError, match="tunnel"):
-        async with asyncio.timeout(10), running([Recorded("a", history), Vanishing("tunnel", history)]):
+        async with asyncio.timeout(PATIENCE_S), running([Recorded("a", history), Vanishing("tunnel", history)]):
             await asyncio.Event().wait()
 
     assert history == ["a starts", "a stops"]

@@ -20,6 +20,7 @@ from faos_core.names import Attribute, Metric, Resource, Span
 from faos_core.telemetry import BATCH_SPANS, METRICS, TRACES, WAITING_SPANS, Telemetry
 from faos_core.trace_context import continuing, current, new_trace
 from faos_core.tracing import Word
+from tests.patience import PATIENCE_S
 
 CANARY = "Jane Roe has diabetes"
 AWAY = define("test.collector_away", what="Away.", why="It is.", next_step="Wait.")
@@ -47,7 +48,7 @@ class StepClock:
         """Over, with all that it exports."""
         before = self.slept
         self.ticks.put_nowait(None)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while self.slept <= before:
                 await asyncio.sleep(0)
                 await asyncio.to_thread(lambda: None)
@@ -355,7 +356,7 @@ async def test_stop_does_not_wait_for_a_sink_that_hangs(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "FLUSH_S", 0.05)
     each = bench(held=asyncio.Event())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         async with at_work(each):
             pass
 

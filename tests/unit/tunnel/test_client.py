@@ -18,6 +18,7 @@ from faos_core.clock import SystemClock
 from faos_core.errors import FaosError
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from faos_core.lifecycle import running
+from tests.patience import PATIENCE_S
 from tunnel import client_calls
 from tunnel.backoff import Backoff
 from tunnel.client import TunnelClient
@@ -124,7 +125,7 @@ class ControlPlane:
         self._streams: asyncio.Queue[Stream] = asyncio.Queue()
 
     async def next_stream(self) -> Stream:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._streams.get()
 
     def handlers(self) -> grpc.GenericRpcHandler:

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
+from tests.patience import PATIENCE_S
 from tunnel import event_push
 from tunnel.client_calls import closed
 from tunnel.event_push import EventPush
@@ -89,7 +90,7 @@ class Channel:
 @asynccontextmanager
 async def pushing(spool: Spool, channel: Channel) -> AsyncIterator[None]:
     push = EventPush(spool, Plain(), door="tunnel")
-    async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE_S):
         task = group.create_task(push.run(cast(Any, channel), "cp:1"))
         yield
         task.cancel()

@@ -9,6 +9,7 @@ import pytest
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
+from tests.patience import PATIENCE_S
 from tunnel import live_session, session
 from tunnel.live_session import LiveSession
 from tunnel.offer_frame import EncodedOffer
@@ -91,7 +92,7 @@ async def test_node_that_does_not_listen_holds_up_nobody(caplog: pytest.LogCaptu
         server._live[identity] = LiveSession(identity, peer, nobody, nobody, clock, 15.0, nobody)
     async with asyncio.TaskGroup() as server._tasks:
         await server.targets_changed("t")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await all_told.wait()
         unstuck.set()
 
@@ -107,7 +108,7 @@ async def test_a_node_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPat
     nobody = cast(Any, None)
     live = LiveSession(identity, Peer("", 1), cast(Any, context), nobody, SystemClock(), 15.0, nobody)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await live.surely(live.perform([session.Beat(1)]))
 
     assert live._call.closed_by is not None
@@ -171,7 +172,7 @@ async def test_a_push_goes_to_few_nodes_at_once_while_somebody_calls() -> None:
         live._machine.phase = session.Phase.OPEN
         server._live[identity] = live
     server.make_room()
-    async with asyncio.timeout(10), asyncio.TaskGroup() as server._tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as server._tasks:
         telling = server._tasks.create_task(server._tell("t", server._tasks))
         await full.wait()
         await asyncio.sleep(0)

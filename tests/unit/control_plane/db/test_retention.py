@@ -17,6 +17,7 @@ from control_plane.db.schema import migrate_schema
 from control_plane.settings import ControlPlaneSettings
 from faos_core.clock import SystemClock
 from faos_core.store import Store
+from tests.patience import PATIENCE_S
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 HOUR_S = 3600.0
@@ -164,7 +165,7 @@ async def test_service_goes_on_after_the_database_was_away(
     clock = SteppedClock()
     await answer(store, "acme", [2 * HOUR_S])
     service = retention(Store(database_url), clock)  # that nobody opened
-    async with at_work(service), asyncio.timeout(20):
+    async with at_work(service), asyncio.timeout(PATIENCE_S):
         clock.looks.release()
         while "retention.not_purged" not in caplog.text:
             await asyncio.sleep(0.01)
@@ -185,7 +186,7 @@ async def test_control_plane_keeps_what_its_settings_say(tmp_path: Path) -> None
         database_url=url,
         request_answers_kept_s=HOUR_S,
     )
-    async with control_plane(settings, clock=clock), Store(url) as store, asyncio.timeout(20):
+    async with control_plane(settings, clock=clock), Store(url) as store, asyncio.timeout(PATIENCE_S):
         await insert(store, tenants, [{"name": "acme", "created_at": NOW, "tuf_root": b""}])
         await answer(store, "acme", [0, 2 * HOUR_S])
         clock.looks.release()

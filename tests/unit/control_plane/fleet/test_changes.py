@@ -17,6 +17,7 @@ from faos_core.clock import SystemClock
 from faos_core.errors import FaosError
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from faos_core.store import Store
+from tests.patience import PATIENCE_S
 
 STOLEN = NodeIdentity(TenantName("acme"), SiteName("main"), NodeName("node-1"))
 
@@ -53,7 +54,7 @@ async def test_revoked_node_is_cut_though_telling_a_tenant_hangs(tmp_path: Path)
         try:
             await feed.ready.wait()
             await store.write(evict)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await streams.was_cut.wait()
         finally:
             running.cancel()

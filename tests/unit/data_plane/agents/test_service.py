@@ -14,6 +14,7 @@ from faos.site.v1 import site_pb2 as site
 from faos_core.errors import DeniedError, LimitError, NotFoundError, UnavailableError
 from tests.fakes.agents import definition
 from tests.fakes.runs import complete, finished, make_node
+from tests.patience import PATIENCE_S
 
 GAUGE = json.dumps({"sensor": "boiler"})
 CALL = json.dumps({"tool": "read_gauge", "arguments": {"sensor": "boiler"}})
@@ -621,7 +622,7 @@ async def test_cancel_stops_generation_and_tells_the_watcher(storage: Storage) -
     """Who says stop must get the machine back at once, and whoever watches must see why it ended."""
     node = make_node(storage, model=Talking())
 
-    async with asyncio.timeout(20), node.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), node.running() as runs:
         run_id = await runs.start("helper", "Hi")
         watching = asyncio.ensure_future(finished(runs, run_id))
         await node.model.said.wait()
@@ -654,7 +655,7 @@ async def test_cancel_abandons_the_tool_call_and_no_step_follows(storage: Storag
         raise AssertionError
 
     node.tools.add(definition("read_gauge", "Reads what a gauge shows now."), hang)
-    async with asyncio.timeout(20), node.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), node.running() as runs:
         run_id = await runs.start("helper", "Hi")
         await reached.wait()
         await runs.cancel(run_id)
@@ -684,12 +685,12 @@ async def test_cancel_of_a_finished_run_changes_nothing(storage: Storage) -> Non
 async def test_cancelled_run_is_not_taken_up_after_a_restart(storage: Storage) -> None:
     """Also one that nobody drives yet: a node that waits for its first configuration can be told to stop."""
     left = make_node(storage, model=Talking())
-    async with asyncio.timeout(20), left.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), left.running() as runs:
         run_id = await runs.start("helper", "Hi")
         await left.model.said.wait()
 
     later = make_node(storage, [])
-    async with asyncio.timeout(20), later.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), later.running() as runs:
         stands = await runs.cancel(run_id)
         taken_up = await runs.resume_all()
         again = await runs.cancel(run_id)
@@ -703,12 +704,12 @@ async def test_cancel_while_it_is_being_taken_up_ends_it_once(
 ) -> None:
     """Between listing what a crash cut off and going on with it a person may say stop: that is no defect."""
     left = make_node(storage, model=Talking())
-    async with asyncio.timeout(20), left.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), left.running() as runs:
         run_id = await runs.start("helper", "Hi")
         await left.model.said.wait()
 
     later = make_node(storage, model=Talking())
-    async with asyncio.timeout(20), later.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), later.running() as runs:
         async with asyncio.TaskGroup() as group:
             group.create_task(runs.resume_all())
             cancelling = group.create_task(runs.cancel(run_id))
@@ -723,7 +724,7 @@ async def test_cancel_while_it_is_being_taken_up_ends_it_once(
 async def test_cancel_goes_on_when_its_caller_goes_away(storage: Storage) -> None:
     """A second Ctrl-C, or a client that hangs up, must not leave a run half stopped."""
     node = make_node(storage, model=Talking())
-    async with asyncio.timeout(20), node.running() as runs:
+    async with asyncio.timeout(PATIENCE_S), node.running() as runs:
         run_id = await runs.start("helper", "Hi")
         await node.model.said.wait()
         asking = asyncio.ensure_future(runs.cancel(run_id))

@@ -21,6 +21,7 @@ from faos_core.errors import ConflictError, FaosError, NotFoundError, SetupError
 from faos_core.lifecycle import running
 from faos_core.site_socket import socket_path
 from tests.fakes.runs import Node, make_node
+from tests.patience import PATIENCE_S
 from tunnel.error_mapping import from_rpc_error
 
 
@@ -189,7 +190,7 @@ class Silent:
 
 async def test_cancel_stops_a_run_and_watchers_see_its_end(storage: Storage, tmp_path: Path) -> None:
     """The whole way of a stop: over the socket, into the journal, to whoever watches; twice is as good as once."""
-    async with asyncio.timeout(20), serving(make_node(storage, model=Silent()), tmp_path / "s") as site_api:
+    async with asyncio.timeout(PATIENCE_S), serving(make_node(storage, model=Silent()), tmp_path / "s") as site_api:
         call = site_api.RunAgent(site.RunAgentRequest(agent="helper", input="Hi"))
         events = aiter(call)
         run_id = (await anext(events)).event.run_id

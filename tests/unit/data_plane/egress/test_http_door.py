@@ -22,6 +22,7 @@ from data_plane.egress.pinned_resolver import PinnedResolver, may_be
 from data_plane.egress.reader import read_leaves
 from faos_core.clock import SystemClock
 from faos_core.errors import DeniedError, StopError, UnavailableError
+from tests.patience import PATIENCE_S
 from tests.servers.captured_http import captured_http
 
 CUSTOMER = DoorCeiling.CUSTOMER
@@ -173,7 +174,7 @@ async def test_leaving_an_answer_hangs_up(ledger: Ledger) -> None:
     async with captured_http(endless) as server, door(ledger, server.port) as opened:
         async with opened.send(post(server.port)) as answer:
             assert await anext(answer.pieces) == b"x"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await server.closed.wait()
 
 
@@ -192,7 +193,7 @@ async def test_kept_connection_that_broke_is_not_used_twice(ledger: Ledger, tmp_
     async with captured_http() as server, door(ledger, server.port) as opened:
         await read(opened, post(server.port))
         server.hang_up()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await server.closed.wait()
         assert await read(opened, post(server.port)) == b"{}"
 

@@ -28,6 +28,7 @@ from data_plane.egress.interfaces import Leaf
 from data_plane.egress.ledger import Entry, Ledger, open_ledger
 from data_plane.egress.reader import read_leaves, summarise
 from faos_core.errors import ConflictError, IntegrityError, StopError
+from tests.patience import PATIENCE_S
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[4]
@@ -261,7 +262,7 @@ class SlowDisk:
     def __call__(self, descriptor: int) -> None:
         self.calls += 1
         self.asked.set()
-        assert self.free.wait(30)
+        assert self.free.wait(PATIENCE_S)
         self._fdatasync(descriptor)
 
 
@@ -315,7 +316,7 @@ async def test_defect_in_the_writer_leaves_nobody_waiting(tmp_path: Path) -> Non
     """A caller that waits for ever would be a node that is silent without saying why."""
     unwritable = dataclasses.replace(entry(0), fields_by_class={"OPERATIONAL": object()})  # type: ignore[dict-item]  # meant
 
-    async with open_ledger(tmp_path / "ledger") as ledger, asyncio.timeout(30):
+    async with open_ledger(tmp_path / "ledger") as ledger, asyncio.timeout(PATIENCE_S):
         with pytest.raises(StopError):
             await ledger.append(unwritable)
         with pytest.raises(StopError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_plane.egress import ledger_verifier
 from data_plane.egress.ledger import Entry, open_ledger
 from data_plane.egress.records import segments
+from tests.patience import PATIENCE_S
 
 
 async def write(folder: Path) -> None:
@@ -22,7 +23,7 @@ def run_alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[st
     """Isolated mode, from a copy: neither the repository nor any installed package can be imported."""
     alone = shutil.copy(Path(ledger_verifier.__file__), tmp_path / "verifier.py")
     command = [sys.executable, "-I", "-S", str(alone), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=tmp_path)
 
 
 async def test_verifier_runs_alone_and_says_what_left(tmp_path: Path) -> None:

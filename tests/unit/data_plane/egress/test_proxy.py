@@ -10,6 +10,7 @@ from data_plane.egress.proxy import Proxy, ProxyRequest, parse_proxy_url
 from data_plane.egress.relay import Relay
 from faos_core.address import Address
 from faos_core.errors import FaosError, SetupError, StopError, UnavailableError, define
+from tests.patience import PATIENCE_S
 from tests.servers.captured_http import captured_http
 from tests.servers.proxies import Authority, ConnectProxy, running
 
@@ -226,7 +227,7 @@ async def test_relay_ends_while_connections_are_open(tmp_path: Path) -> None:
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(ASK)
             await reader.readuntil(b"\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await reader.read()
         writer.close()
 

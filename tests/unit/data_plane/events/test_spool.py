@@ -12,6 +12,7 @@ from data_plane.storage.service import Storage, open_storage
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.clock import SystemClock
 from faos_core.ids import TenantName
+from tests.patience import PATIENCE_S
 from tunnel.events import BEGIN, Key, key_of
 
 NODE = "spiffe://faos.internal/tenant/acme/site/main/node/n1"
@@ -197,7 +198,7 @@ async def test_whoever_waits_hears_of_each_event_once_it_is_there(storage: Stora
             if new := await spool.after(last, 100):
                 seen.extend(keys(new))
                 continue
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await spool.changed.wait()
 
     async with asyncio.TaskGroup() as group:

@@ -25,6 +25,7 @@ from faos_core.kinds import field_path_names
 from faos_core.lifecycle import running
 from tests.fixtures.resources_of_a_site import CEILING, LABELS, agent, knowledge_base, model, named, site, tool_server
 from tests.fixtures.tuf_publisher import TENANT, Publisher
+from tests.patience import PATIENCE_S
 
 NOWHERE = define("test.blob_nowhere", what="No blob.", why="A test.", next_step="None.")
 SICK = Nack(code=tunnel.NACK_CODE_TOOL_SERVER_FAILED)
@@ -120,7 +121,7 @@ class Node:
         return await self.outcome_of(offer)
 
     async def outcome_of(self, offer: ConfigOffer) -> ApplyStatus:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             async for status in self.applier.statuses:
                 if status.nonce == offer.nonce and status.state in TERMINAL:
                     return status
@@ -391,7 +392,7 @@ async def die_of(node: Node, offer: ConfigOffer) -> None:
     """One life of a process that is gone from one moment to the next while it activates the offer."""
     async with node.up() as applier:
         await applier.offer(offer)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await node.plant.hangs.wait()
     node.plant = Plant()
     node.plant.hangs_at = offer.revision
@@ -426,7 +427,7 @@ async def test_stop_that_somebody_asked_for_is_no_death(node: Node) -> None:
     for _ in range(3):
         async with node.up() as applier:
             await applier.offer(offer)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await node.plant.hangs.wait()
             applier.stopping()
         node.plant.hangs.clear()
@@ -504,7 +505,7 @@ async def test_node_stays_up_when_last_known_good_does_not_start(node: Node) -> 
         assert applier.alarms() == ("config.nothing_runs",)
         assert applier.facts().running_revision == 0
         node.plant.failure = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while applier.alarms():
                 await asyncio.sleep(0)
         assert applier.facts().running_revision == 1

@@ -11,6 +11,7 @@ from data_plane.models.interfaces import Message, Role, Sampling, TurnEnd
 from data_plane.models.llama_cpp import LlamaCppRuntime, error_of
 from faos_core.errors import LimitError, SetupError, UnavailableError
 from tests.parts import ASSETS
+from tests.patience import PATIENCE_S
 
 PROMPTS = [f"Explain {topic} with the number {number}." for number, topic in enumerate(["rain", "tax law", "tea"], 40)]
 
@@ -71,7 +72,7 @@ def test_a_model_that_is_freed_as_soon_as_it_is_loaded_does_not_hold_the_node() 
     interpreter held, so that not even a signal was heard. In a process of its own, because of that."""
     command = [sys.executable, "-c", LOADED_AND_FREED, str(next(ASSETS.glob("*.gguf")))]
 
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
 
 
 def own_inodes() -> set[str]:

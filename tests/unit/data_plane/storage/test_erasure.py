@@ -8,6 +8,7 @@ from data_plane.storage import erasure
 from data_plane.storage.models import data_keys
 from data_plane.storage.service import Storage
 from faos_core.errors import InternalError, InvalidError, NotFoundError
+from tests.patience import PATIENCE_S
 from tests.servers.databases import OnDisk
 from tests.unit.data_plane.storage.letters import Letters
 
@@ -66,11 +67,11 @@ async def test_an_older_snapshot_does_not_bring_the_key_back(storage: Storage, b
     def read_late(connection: sa.Connection) -> tuple[dict[str, object], object]:
         row = dict(connection.execute(sa.select(box.table)).mappings().one())
         begun.set()
-        assert erased.wait(10)
+        assert erased.wait(PATIENCE_S)
         return row, box.select(connection, "ada")
 
     reading = asyncio.create_task(storage.store.read(read_late))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
     await storage.store.write(lambda connection: erasure.erase_in(connection, storage.keys, subject))
     erased.set()
     copy, late = await reading

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 AT_ONCE = """
 import sys, threading
 from data_plane.tools import lives
@@ -29,6 +31,8 @@ sys.exit("; ".join(failed) or None)
 @pytest.mark.parametrize("attempt", range(2))
 def test_servers_of_both_ways_begin_at_once_in_a_fresh_process(attempt: int) -> None:
     """Their imports run in threads and cross: one that sees half of a module would refuse a good configuration."""
-    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
     assert (done.returncode, done.stderr) == (0, "")

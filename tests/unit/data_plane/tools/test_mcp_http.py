@@ -21,6 +21,7 @@ from data_plane.tools.mcp_http import AbandonedError, Exchanges
 from faos.resource.v1.resource_pb2 import POLICY_EFFECT_ALLOW, Policy, PolicyRule, ToolServer
 from faos_core.clock import SystemClock
 from faos_core.errors import DeniedError, FaosError, UnavailableError
+from tests.patience import PATIENCE_S
 from tests.servers.captured_http import captured_http
 from tests.servers.rogue_mcp import TOOLS, rogue_mcp
 
@@ -119,7 +120,11 @@ async def test_answer_that_breaks_is_resumed_where_the_server_can(tmp_path: Path
 
 async def test_abandoned_call_hangs_up(tmp_path: Path) -> None:
     """The server learns that nobody waits: by the protocol's own word, and by the connection."""
-    async with rogue_mcp() as rogue, asyncio.timeout(20), broker_over(tmp_path, ceiling_of(rogue.url)) as broker:
+    async with (
+        rogue_mcp() as rogue,
+        asyncio.timeout(PATIENCE_S),
+        broker_over(tmp_path, ceiling_of(rogue.url), timeout_s=600) as broker,
+    ):
         hanging = asyncio.ensure_future(call(broker, "hangs"))
         while "tools/call" not in rogue.methods:
             await asyncio.sleep(0.01)
@@ -134,7 +139,7 @@ async def test_abandoned_call_hangs_up(tmp_path: Path) -> None:
 
 async def test_one_slow_call_does_not_end_the_calls_of_others(tmp_path: Path) -> None:
     """Of a server that many use, only the call that is late is given up."""
-    async with rogue_mcp() as rogue, broker_over(tmp_path, ceiling_of(rogue.url), timeout_s=1) as broker:
+    async with rogue_mcp() as rogue, broker_over(tmp_path, ceiling_of(rogue.url), timeout_s=5) as broker:
         async with asyncio.TaskGroup() as group:
             slow = group.create_task(failure(broker, "hangs"))
             for _ in range(20):

@@ -17,6 +17,7 @@ from data_plane.ceiling.models import Program
 from data_plane.tools.sandbox import ENVIRONMENT, SEARCH_PATH, Isolation, available, launch, needed_by
 from faos_core.errors import SetupError
 from tests.parts import ROOT
+from tests.patience import PATIENCE_S
 
 FIXTURES = ROOT / "tests" / "fixtures" / "mcp"
 NOBODY = 65534
@@ -72,7 +73,7 @@ def look(site: Path, isolation: Isolation, user: dict[str, Any], **asked: Any) -
         input=json.dumps(request) + "\n",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         **user,
     )
     assert done.returncode == 0, done.stderr
