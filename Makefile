@@ -14,7 +14,7 @@ up: .venv/embedded.stamp ## Everything on this machine, from nothing to an agent
 	@$(BIN)/faos up $(if $(ONCE),--once) $(ARGS)
 
 test: .venv/dev.stamp parts ## All tests; names the servers it did without (FAOS_TEST_REQUIRE=all: fails instead)
-	@$(BIN)/pytest -n $(or $(WORKERS),2) --dist worksteal $(ARGS)
+	@$(BIN)/pytest -n $(or $(WORKERS),3) --dist worksteal $(ARGS)
 
 check: .venv/dev.stamp lint test ## Format, lint, types, imports, protos, tests
 

@@ -25,6 +25,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = set()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that none is left alone at the end. Of several workers each begins with its share of the
+    list (xdist's worksteal), so each share begins with slow ones."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = sorted((item for item in items if item.get_closest_marker("slow")), key=longest_first)
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    dealt = []
+    for worker in range(workers):
+        share = slow[worker::workers]
+        size = (len(items) - len(dealt)) // (workers - worker)
+        fill = max(0, size - len(share))
+        dealt += share + rest[:fill]
+        del rest[:fill]
+    items[:] = dealt
+
+
+def longest_first(item: pytest.Item) -> float:
+    """Those that say how long they may take."""
+    mark = item.get_closest_marker("timeout")
+    return -float(mark.args[0]) if mark else 0.0
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         for part in mark.args:

@@ -14,7 +14,7 @@ from faos_cli.up.errors import CHILD_ENDED
 from faos_cli.up.layout import told_by_path
 from faos_core.errors import SetupError
 
-STOP_GRACE_S = 4.0
+STOP_GRACE_S = 15.0  # what a node has to do takes 7 s at most (data_plane.tools), and the machine may be busy
 LOG_LIMIT_BYTES = 16 << 20
 TAIL_BYTES = 16 << 10
 

@@ -1,5 +1,6 @@
 """Which ports of this machine the control plane listens on."""
 
+import secrets
 import socket
 
 from faos_cli.up.errors import ENROLLED_PORT_OTHER, ENROLLED_PORT_TAKEN, PORT_TAKEN
@@ -7,6 +8,7 @@ from faos_core.errors import ConflictError
 
 TUNNEL_PORT, ADMIN_PORT = 7443, 7444
 HOST = "127.0.0.1"
+LASTING = range(10_000, 20_000)  # free for applications, below every usual ip_local_port_range
 
 
 def choose_tunnel_port(asked: int, *, enrolled: int, remembered: int) -> int:
@@ -45,9 +47,8 @@ def is_free(port: int) -> bool:
 
 
 def any_free(but: int = 0) -> int:
+    """A node looks for its control plane there for years, so it is none that the kernel gives to whoever dials."""
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port != but:
+        port = LASTING.start + secrets.randbelow(len(LASTING))
+        if port != but and is_free(port):
             return port

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,13 @@ def test_a_taken_preference_gives_way_to_a_free_port(taken: int) -> None:
 
     assert chosen != taken
     assert is_free(chosen)
+
+
+def test_a_port_that_is_chosen_is_none_that_whoever_dials_is_given(taken: int) -> None:
+    """The node is enrolled at it, and any connection of the machine could have it at the next start."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert max(choose(0, taken, option="--admin-port") for _ in range(20)) < lowest
 
 
 def test_a_port_that_was_asked_for_does_not_give_way(taken: int) -> None:
