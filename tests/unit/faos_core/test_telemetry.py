@@ -329,15 +329,13 @@ async def test_who_makes_spans_never_waits_for_a_slow_sink() -> None:
     each = bench(held=asyncio.Event())
     async with at_work(each):
         each.clock.ticks.put_nowait(None)
-        began_s = time.perf_counter()
-        for _ in range(200):
-            with each.telemetry.span(Span.RUN):
-                await asyncio.sleep(0)
-        took_s = time.perf_counter() - began_s
+        async with asyncio.timeout(PATIENCE_S):  # the sink is held for longer than that
+            for _ in range(200):
+                with each.telemetry.span(Span.RUN):
+                    await asyncio.sleep(0)
         assert each.sink.held is not None
         each.sink.held.set()
 
-    assert took_s < 2.0
     assert len(each.sink.spans()) == 200
 
 

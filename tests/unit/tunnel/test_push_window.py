@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tunnel import push_window
 from tunnel.push_window import PushWindow
 
-LONG_S = 60.0
+LONG_S = 3600.0
 
 
 async def entered(window: PushWindow, *nodes: str) -> None:
@@ -30,7 +31,7 @@ async def test_only_so_many_nodes_are_about_to_answer() -> None:
     await turns()
     waits = not third.done()
     window.leave("b")
-    await asyncio.wait_for(third, 5)
+    await asyncio.wait_for(third, PATIENCE_S)
 
     assert waits
 
@@ -39,7 +40,7 @@ async def test_a_node_that_was_heard_leaves_its_place_to_another() -> None:
     """A push goes on as fast as nodes answer, however long the patience."""
     window = PushWindow(places=1, patience_s=LONG_S)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         for number in range(100):
             await window.enter(number)
             window.leave(number)
@@ -50,14 +51,14 @@ async def test_nodes_that_do_not_answer_give_their_places_up() -> None:
     """One node that hangs, or thousands far away, must not keep a configuration from the others."""
     window = PushWindow(places=2, patience_s=0.001)
 
-    await asyncio.wait_for(entered(window, *(str(number) for number in range(50))), 5)
+    await asyncio.wait_for(entered(window, *(str(number) for number in range(50))), PATIENCE_S)
 
 
 async def test_a_node_that_is_told_again_takes_no_second_place() -> None:
     """Two changes in a row must not halve the room."""
     window = PushWindow(places=2, patience_s=LONG_S)
 
-    await asyncio.wait_for(entered(window, "a", "a", "b", "a"), 5)
+    await asyncio.wait_for(entered(window, "a", "a", "b", "a"), PATIENCE_S)
 
 
 async def test_who_waits_for_a_place_can_be_cancelled() -> None:
@@ -68,7 +69,7 @@ async def test_who_waits_for_a_place_can_be_cancelled() -> None:
     await turns()
 
     waiting.cancel()
-    await asyncio.wait([waiting], timeout=5)
+    await asyncio.wait([waiting], timeout=PATIENCE_S)
 
     assert waiting.cancelled()
 
@@ -83,7 +84,7 @@ async def test_few_nodes_are_about_to_answer_while_somebody_calls() -> None:
     await turns()
     waits = not second.done()
     window.leave("a")
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, PATIENCE_S)
 
     assert waits
 
@@ -94,4 +95,4 @@ async def test_there_is_as_much_room_as_before_when_nobody_calls_any_more(monkey
     window = PushWindow(places=3, patience_s=LONG_S, few_places=1)
     window.make_room()
 
-    await asyncio.wait_for(entered(window, "a", "b", "c"), 5)
+    await asyncio.wait_for(entered(window, "a", "b", "c"), PATIENCE_S)

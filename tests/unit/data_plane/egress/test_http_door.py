@@ -205,11 +205,11 @@ async def test_more_requests_than_places_wait_and_are_recorded_when_they_go(
 ) -> None:
     """Waiting for a busy model server is no failure, however long it takes; what waits has not left yet."""
     monkeypatch.setattr("data_plane.egress.http_door.CONNECTIONS", 1)
-    monkeypatch.setattr("data_plane.egress.http_door.CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("data_plane.egress.http_door.CONNECT_TIMEOUT_S", 0.5)
     async with captured_http() as server, door(ledger, server.port) as opened, asyncio.TaskGroup() as group:
         async with opened.send(post(server.port)):
             second = group.create_task(read(opened, post(server.port)))
-            await asyncio.wait([second], timeout=0.3)
+            await asyncio.wait([second], timeout=0.8)
             assert not second.done()
             assert ledger.head().size == 1
 
