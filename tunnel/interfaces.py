@@ -35,8 +35,8 @@ class Fleet(Protocol):
         Raises UnauthenticatedError. So may `reported` and `progressed`, for a node that was revoked meanwhile.
         """
 
-    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
-        """Make durable what became of an offer."""
+    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus, *, shown: bool = True) -> None:
+        """Make durable what became of an offer. shown: as the state of the node, too; later news may stand there."""
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None: ...
 

@@ -129,10 +129,11 @@ class LiveSession:
                 case session.Offer(target, nonce):
                     await self._offer(target, nonce)
                 case session.HeldBack(target, kinds):
-                    await self._fleet.held_back(self._identity, target, kinds)
+                    if self._machine.shows(effect):
+                        await self._fleet.held_back(self._identity, target, kinds)
                 case session.Record(status):
                     self._learn(status)
-                    await self._fleet.reported(self._identity, status)
+                    await self._fleet.reported(self._identity, status, shown=self._machine.shows(effect))
                 case session.Progress(heartbeat):
                     await self._fleet.progressed(self._identity, heartbeat)
                 case session.Beat(sequence):

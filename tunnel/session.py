@@ -82,13 +82,15 @@ class HeldBack:
 
     target: Target
     kinds: frozenset[int]
+    order: int = field(default=0, compare=False)  # of the decision, in its stream
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Make durable what the node said."""
+    """Make durable what the node said; see `CloudSession.shows`."""
 
     status: tunnel.ApplyStatus
+    order: int = field(default=0, compare=False)  # of the decision, in its stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class CloudSession:
     _beats: int = 0
     _offers: int = 0
     _held_back: Target | None = None
+    _decided: int = 0
+    _shown: int = 0
     _not_before_s: float = 0.0  # no offer before this, because the last one failed for a reason that may pass
 
     def __post_init__(self) -> None:
@@ -179,6 +183,14 @@ class CloudSession:
         self.target = target
         return self._next_offer(now_s)
 
+    def shows(self, effect: HeldBack | Record) -> bool:
+        """Whether this is the newest word on the node, to be asked right before it is written: while an effect before
+        it was waited for, a later decision may have been written. A record that is not is kept by its revision alone.
+        """
+        is_newest = effect.order > self._shown
+        self._shown = max(self._shown, effect.order)
+        return is_newest
+
     def withdraw(self, nonce: bytes, target: Target | None, now_s: float) -> list[CloudEffect]:
         """The offer of this nonce was not sent, because by now the target is this one."""
         if self._in_flight and self._in_flight.nonce == nonce:
@@ -204,7 +216,7 @@ class CloudSession:
         if target is None or not self._is_there(target):
             return []
         status = tunnel.ApplyStatus(revision=target.revision, state=tunnel.APPLY_STATE_HEALTHY, config=self._config)
-        return [Record(status)]
+        return [Record(status, self._next_order())]
 
     def _told(self, heartbeat: tunnel.NodeHeartbeat) -> list[CloudEffect]:
         """Facts that no status told, because none was about an offer of this stream. Says nothing about progress."""
@@ -221,13 +233,13 @@ class CloudSession:
         self._learn(status.config)
         offer.heard_at_s = now_s
         if status.state not in TERMINAL:
-            return [Record(status)]
+            return [Record(status, self._next_order())]
         self._in_flight = None
         if _parks(status):
             self.refused |= {offer.target.revision, status.revision}
         elif status.state in REFUSALS and offer.target == self.target:
             self._not_before_s = now_s + TRANSIENT_RETRY_S
-        return [Record(status), *self._next_offer(now_s)]
+        return [Record(status, self._next_order()), *self._next_offer(now_s)]
 
     def _reported_late(self, status: tunnel.ApplyStatus) -> list[CloudEffect]:
         """About an offer that a newer one preempted, which changes nothing for the newer one; of any other that this
@@ -240,7 +252,7 @@ class CloudSession:
             del self._preempted[status.nonce]
         if _parks(status):
             self.refused |= {target.revision, status.revision}
-        return [Record(status)]
+        return [Record(status, self._next_order())]
 
     def _learn(self, config: tunnel.ConfigFacts) -> None:
         self._config = config
@@ -298,13 +310,18 @@ class CloudSession:
         code = self._quarantined[target.manifest_sha256] or tunnel.NACK_CODE_QUARANTINED
         nack = tunnel.Nack(code=code, failed_to_reach=tunnel.APPLY_STATE_HEALTHY)
         state = tunnel.APPLY_STATE_ROLLED_BACK
-        return [Record(tunnel.ApplyStatus(revision=target.revision, state=state, nack=nack, config=self._config))]
+        status = tunnel.ApplyStatus(revision=target.revision, state=state, nack=nack, config=self._config)
+        return [Record(status, self._next_order())]
 
     def _hold_back(self, target: Target, kinds: frozenset[int]) -> list[CloudEffect]:
         if self._held_back == target:
             return []
         self._held_back = target
-        return [HeldBack(target, kinds)]
+        return [HeldBack(target, kinds, self._next_order())]
+
+    def _next_order(self) -> int:
+        self._decided += 1
+        return self._decided
 
     def _offer_again(self, now_s: float) -> list[CloudEffect]:
         """After a node was silent about an offer for long, or refused it for a reason that may have passed."""

@@ -92,13 +92,13 @@ class FleetService:
 
         return await self._store.write(write, serial=False)
 
-    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
-        """Record what became of an offer: on the node, and in its history by revision."""
+    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus, *, shown: bool = True) -> None:
+        """Record what became of an offer: on the node, unless it was overtaken, and in its history by revision."""
         columns = _status(status, self._clock.now())
         if status.state in REFUSALS:  # the others are in the database, and too many for a log
             fields = {names.NODE: identity.node, names.REVISION: status.revision}
             log.info("config.refused", extra={**fields, names.STATE: tunnel.ApplyState.Name(status.state)})
-        on_node = {**columns, **_facts(status.config), "last_seen_at": columns["status_at"]}
+        on_node = {**(columns if shown else {}), **_facts(status.config), "last_seen_at": columns["status_at"]}
         key = {"tenant": identity.tenant, "node": identity.node, "revision": _number(status.revision)}
         history = key | {("at" if name == "status_at" else name): value for name, value in columns.items()}
         await self._store.write_together(write_reports, Report(identity, on_node, history), serial=False)

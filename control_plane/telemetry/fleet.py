@@ -84,8 +84,8 @@ class ObservedFleet(FleetService):
         if len(self.pushes) > MOST_PUSHES:
             del self.pushes[next(iter(self.pushes))]
 
-    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus) -> None:
-        await super().reported(identity, status)
+    async def reported(self, identity: NodeIdentity, status: tunnel.ApplyStatus, *, shown: bool = True) -> None:
+        await super().reported(identity, status, shown=shown)
         push = self.pushes.get(identity)
         if push is not None and push.revision == status.revision and push.duration_s is None:
             self._observe(identity, push, status.state)

@@ -131,6 +131,7 @@ class Applier:
         self._machine = ApplyMachine(
             self._settings.deadlines,
             healthy_sha256=state.healthy.manifest_sha256,
+            healthy_revision=state.healthy.revision,
             quarantined=frozenset(state.quarantined) | deadly,
         )
         try:

@@ -56,6 +56,10 @@ class Ticket:
     manifest_sha256: bytes
     offer: ConfigOffer = field(default_factory=ConfigOffer, compare=False, repr=False)
 
+    def is_same_revision(self, other: "Ticket") -> bool:
+        """By content and by number: the number that an offer gives is checked with the rest of it, not believed."""
+        return (self.revision, self.manifest_sha256) == (other.revision, other.manifest_sha256)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -158,11 +162,18 @@ class ApplyMachine:
     """One offer in flight, at most one more waiting; the newest wins. Not thread-safe."""
 
     def __init__(
-        self, deadlines: Deadlines, *, healthy_sha256: bytes = b"", quarantined: frozenset[bytes] = frozenset()
+        self,
+        deadlines: Deadlines,
+        *,
+        healthy_sha256: bytes = b"",
+        healthy_revision: int = 0,
+        quarantined: frozenset[bytes] = frozenset(),
     ) -> None:
-        """healthy_sha256: manifest digest of last known good, empty for none; nothing runs yet."""
+        """healthy_sha256: manifest digest of last known good, empty for none; healthy_revision: its number. Nothing
+        runs yet."""
         self._deadlines = deadlines
         self._healthy = healthy_sha256
+        self._healthy_revision = healthy_revision
         self._running: bytes | None = b""  # manifest digest; empty while nothing runs; None after a failed rollback
         self._quarantined = set(quarantined)
         self._phase = Phase.IDLE
@@ -211,7 +222,7 @@ class ApplyMachine:
         if any(known and known.nonce == ticket.nonce for known in (self._current, self._queued)):
             return []
         effects = self._supersede_queued()
-        if self._current and self._phase in REACHED and self._current.manifest_sha256 == ticket.manifest_sha256:
+        if self._current and self._phase in REACHED and self._current.is_same_revision(ticket):
             return effects + self._adopt(ticket)
         self._queued = ticket
         if self._phase is Phase.IDLE:
@@ -227,7 +238,7 @@ class ApplyMachine:
         if self._phase is Phase.SOAKING:
             return self._work(Phase.PROMOTING, now_s)
         if self._phase is Phase.PROMOTING:
-            self._healthy = self._current.manifest_sha256
+            self._healthy, self._healthy_revision = self._current.manifest_sha256, self._current.revision
             return self._finish(_report(self._current, tunnel.APPLY_STATE_HEALTHY), now_s)
         return self._advance(self._current, now_s)
 
@@ -238,6 +249,7 @@ class ApplyMachine:
         self._running = self._healthy = healthy_sha256
         if self._current and self._current.manifest_sha256 == healthy_sha256:
             # Promoting failed, and the store has it all the same: the write came through but for its last sync.
+            self._healthy_revision = self._current.revision
             self._verdict = _report(self._current, tunnel.APPLY_STATE_HEALTHY)
         return self._conclude(now_s)
 
@@ -267,7 +279,7 @@ class ApplyMachine:
             return []
         if ticket.manifest_sha256 in self._quarantined:
             return [_refused(ticket, tunnel.NACK_CODE_QUARANTINED), *self._next(now_s)]
-        if ticket.manifest_sha256 == self._healthy == self._running:
+        if ticket.manifest_sha256 == self._healthy == self._running and ticket.revision == self._healthy_revision:
             return [_report(ticket, tunnel.APPLY_STATE_HEALTHY), *self._next(now_s)]
         self._current = ticket
         return [_report(ticket, tunnel.APPLY_STATE_RECEIVED), *self._work(Phase.VERIFYING, now_s)]

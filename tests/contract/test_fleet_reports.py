@@ -18,6 +18,7 @@ from faos_core.clock import SystemClock
 from faos_core.errors import UnauthenticatedError
 from faos_core.ids import NodeIdentity, NodeName, SiteName, TenantName
 from faos_core.store import Store
+from tunnel.session import Target
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NODES = [NodeIdentity(TenantName("acme"), SiteName("main"), NodeName(f"node-{number}")) for number in range(20)]
@@ -70,6 +71,22 @@ async def test_answers_of_many_nodes_are_each_in_the_database(fleet: FleetServic
     assert sorted((row.node, row.revision, row.state) for row in kept) == sorted(
         (it.node, revision, HEALTHY) for it in admitted for revision in (1, 2)
     )
+
+
+async def test_answer_that_was_overtaken_is_kept_by_its_revision_alone(fleet: FleetService, store: Store) -> None:
+    """What a node shows is the newest word on it; what became of an earlier revision is history, and kept."""
+    node = NODES[0]
+    await fleet.held_back(node, Target(3, b"", frozenset({9})), frozenset({9}))
+    await fleet.reported(node, status(HEALTHY, 2), shown=False)
+
+    shown = sa.select(nodes.c.state, nodes.c.nack_code, nodes.c.healthy_revision).where(nodes.c.name == node.node)
+    assert tuple(await store.read(lambda connection: connection.execute(shown).one())) == (
+        tunnel.APPLY_STATE_REJECTED,
+        tunnel.NACK_CODE_KIND_UNKNOWN,
+        2,
+    )
+    history = sa.select(node_config_status.c.revision, node_config_status.c.state)
+    assert await store.read(lambda connection: [tuple(row) for row in connection.execute(history)]) == [(2, HEALTHY)]
 
 
 async def test_revoked_node_among_many_is_refused_alone(fleet: FleetService, store: Store) -> None:

@@ -213,7 +213,8 @@ class CloudStream:
             match effect:
                 case session.Record() | session.HeldBack() | session.Progress():
                     rest = effects[index + 1 :]
-                    self.cloud.transaction(lambda e=effect, r=rest: self._recorded(e, r, then))  # type: ignore[misc]  # bound now
+                    shown = not isinstance(effect, session.Progress) and self.machine.shows(effect)
+                    self.cloud.transaction(lambda e=effect, s=shown, r=rest: self._recorded(e, s, r, then))  # type: ignore[misc]  # bound now
                     return
                 case session.Greet():
                     self.write(tunnel.CloudFrame(welcome=tunnel.Welcome(heartbeat_seconds=round(HEARTBEAT_S))))
@@ -240,25 +241,27 @@ class CloudStream:
     def _recorded(
         self,
         effect: session.Record | session.HeldBack | session.Progress,
+        shown: bool,
         rest: list[session.CloudEffect],
         then: Callable[[], None] | None,
     ) -> None:
         if isinstance(effect, session.Record):
-            self._report(effect.status)
+            self._report(effect.status, shown=shown)
         elif isinstance(effect, session.Progress):
             self.cloud.record[self.node].learn(effect.heartbeat.config)
-        else:
+        elif shown:
             record = self.cloud.record[self.node]
             record.revision, record.state = effect.target.revision, tunnel.APPLY_STATE_REJECTED
             record.code = tunnel.NACK_CODE_KIND_UNKNOWN
             self.cloud.world.judge.held_back(self.node, effect.kinds)
         self.perform(rest, then)
 
-    def _report(self, status: tunnel.ApplyStatus) -> None:
+    def _report(self, status: tunnel.ApplyStatus, *, shown: bool) -> None:
         record = self.cloud.record[self.node]
         self.cloud.world.judge.recording(self.node, record, status)
         record.learn(status.config)
-        record.revision, record.state, record.code = status.revision, status.state, status.nack.code
+        if shown:
+            record.revision, record.state, record.code = status.revision, status.state, status.nack.code
         record.history[status.revision] = (status.state, status.nack.code)
 
     def _offer(self, effect: session.Offer) -> None:

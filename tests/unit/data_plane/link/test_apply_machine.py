@@ -156,6 +156,20 @@ def test_what_is_healthy_already_is_acknowledged_at_once() -> None:
     assert machine.phase is Phase.IDLE
 
 
+def test_number_that_an_offer_gives_is_checked_even_where_the_content_is_known() -> None:
+    """Else whoever renames an offer on its way has a revision stored and shown that nobody signed."""
+    machine = ApplyMachine(TIMES)
+    content = ticket("a").manifest_sha256
+    soak = drive(machine, machine.offered(ticket("a"), 0.0), Soak)
+
+    assert machine.offered(ticket("renamed", 4, content), 0.0) == []
+    assert machine.in_flight == ticket("a")
+    promote = work_in(machine.succeeded(soak.attempt, 0.0))
+    effects = machine.succeeded(promote.attempt, 0.0)
+    assert reports(effects) == [("a", "HEALTHY", ""), ("renamed", "RECEIVED", "")]
+    assert isinstance(work_in(effects), Verify)
+
+
 def test_newer_offer_supersedes_the_queued_one() -> None:
     """One in flight, one waiting: a fast publisher cannot grow a queue."""
     machine = ApplyMachine(TIMES)
