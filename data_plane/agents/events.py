@@ -78,9 +78,10 @@ def text_delta(run_id: RunId, sequence: int, text: str, at: datetime) -> site.Ru
 
 
 def step_finished(run_id: RunId, step: RecordedStep) -> site.RunEvent:
-    finished = site.StepFinished(step=step_message(step))
     number = started_number(step.sequence) + 1
-    return site.RunEvent(run_id=run_id, sequence=number, at=timestamp(step.finished_at), step_finished=finished)
+    event = site.RunEvent(run_id=run_id, sequence=number, at=timestamp(step.finished_at))
+    _tell_step(event.step_finished.step, step)
+    return event
 
 
 def run_finished(run: RunRecord, *, step_count: int) -> site.RunEvent:
@@ -106,23 +107,28 @@ def run_message(run: RunRecord) -> site.Run:
 
 
 def step_message(step: RecordedStep) -> site.Step:
-    message = site.Step(
-        sequence=step.sequence,
-        kind=KINDS[step.request.kind],
-        name=step.request.name,
-        idempotency_key=step.idempotency_key,
-        started_at=timestamp(step.started_at),
-        finished_at=timestamp(step.finished_at),
-        attempts=step.attempts,
-        error_code=step.outcome.error_code if step.outcome else "",
-    )
-    message.request.CopyFrom(_struct(step.request.body))
-    if step.outcome is not None:
-        message.result.CopyFrom(_struct(step.outcome.result))
+    message = site.Step()
+    _tell_step(message, step)
     return message
 
 
-def _struct(body: dict[str, Any]) -> Struct:
-    struct = Struct()
+def _tell_step(message: site.Step, step: RecordedStep) -> None:
+    """In place: what is handed to a message that holds it is copied, whole, each time."""
+    message.sequence = step.sequence
+    message.kind = KINDS[step.request.kind]
+    message.name = step.request.name
+    message.idempotency_key = step.idempotency_key
+    message.attempts = step.attempts
+    message.started_at.CopyFrom(timestamp(step.started_at))
+    _fill(message.request, step.request.body)
+    if step.finished_at is not None:
+        message.finished_at.CopyFrom(timestamp(step.finished_at))
+    if step.outcome is not None:
+        message.error_code = step.outcome.error_code
+        _fill(message.result, step.outcome.result)
+
+
+def _fill(struct: Struct, body: dict[str, Any]) -> None:
+    """Present even where the body is empty."""
+    struct.SetInParent()
     struct.update(body)
-    return struct

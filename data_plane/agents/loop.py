@@ -13,7 +13,7 @@ is told to the model; the run fails only where it cannot go on.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from data_plane.agents import errors, prompts
@@ -31,13 +31,14 @@ from data_plane.agents.steps import (
     StepOutcome,
     StepRequest,
 )
-from data_plane.models.interfaces import FinishReason
+from data_plane.models.interfaces import FinishReason, Sampling
 from data_plane.tools.interfaces import ToolDefinition
 from faos.resource.v1 import resource_pb2 as resource
 from faos_core.errors import ErrorCode
 
 REASKS = 2
 IDENTICAL_CALLS = 3
+SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 # Where a call's values came from, for policies: see PolicyRule.labels.
 FROM_MODEL = "model"
@@ -202,16 +203,20 @@ def _model(
     *,
     schema: dict[str, Any] | None,
 ) -> StepRequest:
-    left = plan.bounds.output_tokens - _output_tokens(history)
-    sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, left))
+    sampling, left = plan.sampling, plan.bounds.output_tokens - _output_tokens(history)
     body = {
         "purpose": purpose.value,
         "messages": messages,
         "json_schema": schema,
-        "sampling": asdict(sampling),
+        "sampling": _sampling_fields(sampling) | {"max_tokens": min(sampling.max_tokens, left)},
         "labels": _labels(history),
     }
     return StepRequest(StepKind.MODEL, plan.model, body)
+
+
+def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """As `asdict`, which takes ten times as long."""
+    return {name: getattr(sampling, name) for name in SAMPLING_FIELDS}
 
 
 def _tool(tool: ToolDefinition, arguments: dict[str, Any], *, labels: list[str]) -> StepRequest:

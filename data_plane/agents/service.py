@@ -273,17 +273,22 @@ class Runs:
             work.close()
             raise UnavailableError(SERVICE_STOPPED)
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        outcome.add_done_callback(asyncio.Future.exception)  # nobody may be left to ask for it
         self._group.create_task(_settle(outcome, work))
-        return await asyncio.shield(outcome)
+        return await outcome
 
 
 async def _settle(outcome: asyncio.Future[T], work: Coroutine[Any, Any, T]) -> None:
-    """The result or the error into the future: an error of one start must not end the group."""
+    """The result or the error into the future, unless nobody waits for it any more: an error of one start must not end
+    the group."""
     try:
-        outcome.set_result(await work)
+        result = await work
     except asyncio.CancelledError:
-        outcome.set_exception(UnavailableError(SERVICE_STOPPED))
+        if not outcome.cancelled():
+            outcome.set_exception(UnavailableError(SERVICE_STOPPED))
         raise
     except Exception as error:  # noqa: BLE001  # the supervisor of a start: raised where it was asked for
-        outcome.set_exception(error)
+        if not outcome.cancelled():
+            outcome.set_exception(error)
+    else:
+        if not outcome.cancelled():
+            outcome.set_result(result)

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,6 +94,7 @@ class HttpDoor:
         self._clock = clock
         self._url = URL(endpoint.url)
         self._address = Address(self._url.host or "", self._url.port or 0)
+        self._destination = str(self._address)
         self._authorities = authorities or Authorities()
         self._relay = relay if endpoint.through_proxy else None
         self._places = asyncio.Semaphore(CONNECTIONS)
@@ -154,7 +156,6 @@ class HttpDoor:
     async def _answer(self, request: HttpRequest, url: URL, headers: Mapping[str, str]) -> AsyncIterator[HttpAnswer]:
         if not self._sessions:
             raise self._unreachable("the door is closed")
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=request.read_timeout_s)
         try:
             async with self._sessions[request.method in KEEPING].request(
                 request.method,
@@ -162,7 +163,7 @@ class HttpDoor:
                 headers=headers,
                 data=request.body or None,
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=timeout_of(request.read_timeout_s),
             ) as answer:
                 if 300 <= answer.status < 400:
                     raise UnavailableError(ENDPOINT_REDIRECTS, endpoint=self.endpoint.name, status=answer.status)
@@ -179,17 +180,17 @@ class HttpDoor:
         if ORDER.index(request.data_class) > ORDER.index(self._ceiling):
             fields = {"data_class": CLASSES[request.data_class], "ceiling": self._ceiling.value}
             raise DeniedError(ABOVE_CEILING, message=MESSAGE, field="body", door=self._door, **fields)
-        url = URL(request.url)
-        if url.origin() != self._url.origin() or not is_below(url, self._url):
+        url = found_below(request.url, self._url)
+        if url is None:
             raise DeniedError(ENDPOINT_ELSEWHERE, endpoint=self.endpoint.name, door=self._door)
-        return url.with_fragment(None)
+        return url
 
     async def _record(self, request: HttpRequest, url: URL, wire: bytes) -> None:
         """The bytes of what holds customer data are not kept, only their size and digest. Neither is a query."""
         entry = Entry(
             at=self._clock.now(),
             door=self._door,
-            destination=str(self._address),
+            destination=self._destination,
             method=f"{request.method} {url.raw_path}",
             message=MESSAGE,
             fields_by_class={CLASSES[request.data_class]: 1},
@@ -216,6 +217,18 @@ class HttpDoor:
 
     def _unreachable(self, reason: str) -> UnavailableError:
         return UnavailableError(ENDPOINT_UNREACHABLE, endpoint=self.endpoint.name, reason=reason)
+
+
+@lru_cache(maxsize=64)
+def timeout_of(read_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=read_s)
+
+
+@lru_cache(maxsize=256)
+def found_below(text: str, root: URL) -> URL | None:
+    """Where a request goes; None for a place that is not the root's. A door is asked for the same few all the time."""
+    url = URL(text)
+    return url.with_fragment(None) if url.origin() == root.origin() and is_below(url, root) else None
 
 
 def is_below(url: URL, root: URL) -> bool:

@@ -79,7 +79,8 @@ class EventSpool:
         INSERT.run(connection, {"epoch": epoch, "sequence": sequence, "body": body, "dropped_count": 0})
         if count > self._limits.events or size_bytes > self._limits.size_bytes:
             self._drop_oldest(connection, count, size_bytes)
-        self._loop.call_soon_threadsafe(self.changed.set)
+        if not self.changed.is_set():  # who clears it looks afterwards, and then this is committed
+            self._loop.call_soon_threadsafe(self.changed.set)
         return Key(epoch, sequence)
 
     async def record(self, event: tunnel.Event) -> Key:

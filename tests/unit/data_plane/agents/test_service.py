@@ -12,6 +12,7 @@ from data_plane.tools.interfaces import ToolResult
 from faos.resource.v1 import resource_pb2 as resource
 from faos.site.v1 import site_pb2 as site
 from faos_core.errors import DeniedError, LimitError, NotFoundError, UnavailableError
+from faos_core.ids import RunId
 from tests.fakes.agents import definition
 from tests.fakes.runs import complete, finished, make_node
 from tests.patience import PATIENCE_S
@@ -592,6 +593,20 @@ async def test_cancelled_start_still_runs_what_it_recorded(storage: Storage) -> 
 
     assert events[-1].finished.output == "Hello."
     assert len(node.model.seen) == 1
+
+
+async def test_what_fails_for_a_caller_that_went_away_ends_nothing_else(storage: Storage) -> None:
+    """All runs hang on one group: an error that nobody waits for any more must not take them along."""
+    node = make_node(storage, ["Hello."])
+
+    async with node.running() as runs:
+        asking = asyncio.create_task(runs.cancel(RunId("run-none")))
+        await asyncio.sleep(0)
+        asking.cancel()
+        events = await finished(runs, await runs.start("helper", "Hi"))
+
+    assert asking.cancelled()
+    assert events[-1].finished.output == "Hello."
 
 
 async def test_start_is_refused_while_service_does_not_run(storage: Storage) -> None:
