@@ -275,7 +275,7 @@ class TunnelServer:
     async def _stop(self, server: grpc.aio.Server) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_GRACE_S):
-                await asyncio.gather(*(live.drain() for live in list(self._sessions)))
+                await asyncio.gather(*(live.surely(live.drain()) for live in list(self._sessions)))
         await server.stop(STOP_GRACE_S)
 
 

@@ -66,6 +66,32 @@ async def test_stream_that_breaks_during_a_write_ends_nobody_else() -> None:
     assert not live.is_open
 
 
+async def test_a_drain_that_fails_stops_the_server_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """Its port would stay open, and the other nodes connected to a control plane that is no more."""
+    nobody = cast(Any, None)
+    stops: list[float] = []
+
+    class DefectStream(BrokenStream):
+        async def write(self, _frame: object) -> None:
+            raise ZeroDivisionError
+
+    class Listening:
+        async def stop(self, grace_s: float) -> None:
+            stops.append(grace_s)
+
+    server = TunnelServer("127.0.0.1:0", nobody, enrolments=nobody, renewals=nobody, fleet=nobody, events=nobody)
+    for name, context in (("defect", DefectStream()), ("whole", WholeStream())):
+        identity = NodeIdentity(TenantName("t"), SiteName("s"), NodeName(name))
+        peer = Peer(identity.spiffe_id, 1)
+        server._sessions.add(LiveSession(identity, peer, cast(Any, context), nobody, SystemClock(), 15.0, nobody))
+
+    await server._stop(cast(Any, Listening()))
+
+    assert len(stops) == 1
+    assert all(live._call.closed_by for live in server._sessions)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["session.defect"]
+
+
 async def test_node_that_does_not_listen_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """One machine that hangs must not keep a fleet from its configuration, nor an operator from the answer."""
     told: list[str] = []
