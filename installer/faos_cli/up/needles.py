@@ -2,7 +2,7 @@
 
 A plain number inside a longer number (a timestamp) or inside 16 or more hexadecimal digits (a digest, an id) is a
 coincidence and is counted apart: in a few hundred kilobytes of those, any five digits turn up about once in a
-hundred runs.
+hundred runs. The same holds for what base64 stands for: a certificate's is full of dates.
 """
 
 import base64
@@ -23,6 +23,10 @@ DIGITS = b"0123456789"
 DIGEST_DIGITS = 16  # or more
 LONGER_BEFORE = re.compile(rb"[0-9a-fA-F]+\Z")
 LONGER_AFTER = re.compile(rb"[0-9a-fA-F]+")
+BASE64 = re.compile(rb"[A-Za-z0-9+/_-]*")
+BASE64_BEFORE = re.compile(rb"[A-Za-z0-9+/_-]*\Z")
+LINE_ENDS = re.compile(rb"\\[rn]|[\r\n]")  # of PEM, as they are or as JSON escapes them
+AROUND = 80  # characters of base64, a line end among them; more than DIGEST_DIGITS need
 EXACT = ("base", "double", "utf")  # names of encodings in which letters are not of either case
 
 
@@ -69,8 +73,13 @@ def encodings(number: str) -> dict[str, bytes]:
 
 def base64_core(raw: bytes, shift: int) -> bytes:
     """What is common to every base64 text in which `raw` stands `shift` bytes after a group of three began."""
-    first, last = -(-shift * 8 // 6), (shift + len(raw)) * 8 // 6
-    return base64.b64encode(b"\0" * shift + raw)[first:last]
+    last = (shift + len(raw)) * 8 // 6
+    return base64.b64encode(b"\0" * shift + raw)[core_begins(shift) : last]
+
+
+def core_begins(shift: int) -> int:
+    """Characters of the group of four before the first that the number alone decides."""
+    return -(-shift * 8 // 6)
 
 
 def search(blobs: Iterable[tuple[str, bytes]], numbers: Sequence[str]) -> Search:
@@ -93,8 +102,11 @@ def places(where: str, text: bytes, numbers: Sequence[str]) -> Iterator[tuple[Fi
         for name, raw in encodings(number).items():
             hay = text if name.startswith(EXACT) else lowered
             for at in occurrences(hay, raw):
-                inside_longer = name == "plain" and is_inside_longer(text, at, at + len(raw))
-                yield Finding(where, at, name), inside_longer
+                near, start = surroundings(text, at, name)
+                end = start + len(number)
+                if name.startswith("base64") and len(near) >= end and near[start:end] != number.encode():
+                    continue  # a core leaves a few bits of the number open
+                yield Finding(where, at, name), is_inside_longer(near, start, end)
 
 
 def occurrences(text: bytes, raw: bytes) -> Iterator[int]:
@@ -102,6 +114,32 @@ def occurrences(text: bytes, raw: bytes) -> Iterator[int]:
     while at != -1:
         yield at
         at = text.find(raw, at + 1)
+
+
+def surroundings(text: bytes, at: int, encoding: str) -> tuple[bytes, int]:
+    """What tells whether a place is inside of something longer, and where the number begins in it; nothing where the
+    encoding does not tell."""
+    if encoding.startswith("base64"):
+        return unpacked_around(text, at, int(encoding[-1]))
+    return (text, at) if encoding == "plain" else (b"", 0)
+
+
+def unpacked_around(text: bytes, at: int, shift: int) -> tuple[bytes, int]:
+    """What the base64 around a core at this place stands for, and where the number begins in it; nothing where the
+    core is all that there is of it."""
+    group = at - core_begins(shift)
+    if group < 0:
+        return b"", 0
+    ahead = LINE_ENDS.sub(b"", text[max(0, group - AROUND) : group])
+    before, after = BASE64_BEFORE.search(ahead), BASE64.match(LINE_ENDS.sub(b"", text[group : group + AROUND]))
+    assert before
+    assert after  # both match nothing, too
+    if len(after[0]) <= at - group:
+        return b"", 0
+    kept = before[0][len(before[0]) % 4 :]
+    whole = (kept + after[0]).translate(bytes.maketrans(b"-_", b"+/"))
+    unpacked = base64.b64decode(whole + b"A" * (-len(whole) % 4))[: len(whole) * 6 // 8]
+    return unpacked, len(kept) * 6 // 8 + shift
 
 
 def is_inside_longer(text: bytes, start: int, end: int) -> bool:

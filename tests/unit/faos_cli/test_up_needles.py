@@ -28,7 +28,7 @@ def test_every_encoding_is_found_between_any_bytes(number: str, before: bytes, a
 @given(NUMBERS, st.text(max_size=20), st.text(max_size=20))
 def test_base64_of_a_sentence_with_the_number_in_it_is_found(number: str, before: str, after: str) -> None:
     """Base64 of a text shifts with what stands before: all three shifts must be looked for."""
-    text = base64.b64encode(f"{before}{number}{after}".encode())
+    text = base64.b64encode(f"{before} {number} {after}".encode())
 
     assert any(name.startswith("base64") for name in found(text, number))
 
@@ -57,6 +57,40 @@ def test_a_part_of_a_longer_number_is_a_coincidence_and_is_said(longer: bytes) -
 
     assert result.is_clean
     assert result.coincidences == 1
+
+
+@pytest.mark.parametrize("shift", range(3))
+@pytest.mark.parametrize("number", ["12007", "61120", "74801"])
+def test_a_part_of_a_certificates_date_is_a_coincidence(shift: int, number: str) -> None:
+    """Ten digits of seconds stand in each; one first start in two thousand failed for that, and named a leak."""
+    der = b"\x30\x1e" + b"\x17" * shift + b"\x17\x0d261123074801Z\x17\x0d361120074801Z" + bytes(60)
+    pem = base64.encodebytes(bytes(30) + der)
+    escaped = json.dumps({"pem": pem.decode()}).encode()
+
+    for written in (pem, pem.replace(b"\n", b""), base64.urlsafe_b64encode(der), escaped):
+        result = search([("ca.pem", written)], [number])
+        assert result.is_clean, result
+
+
+@given(st.binary(max_size=90), NUMBERS)
+def test_a_number_that_base64_nearly_stands_for_is_none(before: bytes, number: str) -> None:
+    """The letters at its ends stand for bits of its neighbours as well."""
+    other = number[:4] + str((int(number[4]) + 1) % 10)
+
+    assert found(base64.b64encode(before + b" " + other.encode() + b" more"), number) == set()
+
+
+@given(st.binary(max_size=90))
+def test_a_number_in_base64_over_lines_is_found(before: bytes) -> None:
+    """Whoever wraps a leak in lines does not hide it, unless a line ends within the number."""
+    text = base64.encodebytes(before + b"\xff call 48213 now, and then whoever else there is in the house")
+
+    assert found(text, "48213") or b"48213" not in base64.b64decode(text) or is_torn(text)
+
+
+def is_torn(text: bytes) -> bool:
+    """Whether the number lies on two lines."""
+    return all(b"48213" not in base64.b64decode(line) for line in text.splitlines())
 
 
 @pytest.mark.parametrize("near", [b"%3A48213%20", b"a48213b", b"x48213", b"=48213,", b"\\u004148213"])
