@@ -7,6 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.servers import earlier_version, mcp_over_http, ollama, postgres, softhsm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,10 @@ def have(part: str) -> bool:
 
 
 def runs(*command: str) -> bool:
-    return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    return (
+        bool(shutil.which(command[0]))
+        and subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
+    )
 
 
 def has_model() -> bool:
