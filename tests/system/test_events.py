@@ -101,15 +101,16 @@ async def test_connections_cut_at_random_moments_cost_nothing(tmp_path: Path) ->
     """Between a write and its ack, in the middle of a batch, before the first ack: each event arrives once."""
     random, made = Random(4), []
     async with behind_a_wire(tmp_path) as (plane, node, wire):
-        for _ in range(12):
+        cuts = 0
+        while cuts < 12 or wire.connections <= 6:  # a busy machine is back later than the next cut
             made += [await node.make() for _ in range(random.randrange(1, 40))]
             await asyncio.sleep(random.uniform(0.0, 0.4))
             wire.cut()
             wire.heal()
+            cuts += 1
 
         await has_come(plane, made)
 
-    assert wire.connections > 6
     assert not batches_beyond_ledger(list(read_frames(tmp_path / "cp" / "received-frames.bin")), tmp_path / "node")
 
 
