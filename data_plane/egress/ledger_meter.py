@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_plane.ceiling.models import DoorCeiling
+from data_plane.egress.data_classes import EMPTY, HIGHEST_FIRST, highest_class
 from faos_core.meters import Gauge, Histogram, Instrument, Labels
 from faos_core.names import Attribute, Metric
-
-CLASSES = tuple(each.name for each in reversed(DoorCeiling))  # the highest first
 
 
 @dataclass(slots=True)
@@ -22,7 +20,7 @@ class LedgerMeter:
     """Written by the ledger's thread, once for each group commit; read by anybody."""
 
     def __init__(self) -> None:
-        self._totals = {name: Total() for name in CLASSES}
+        self._totals = {name: Total() for name in (*HIGHEST_FIRST, EMPTY)}
         self._sent: dict[str, Total] = {}  # by door, since the start
         self._append = Histogram(Metric.LEDGER_APPEND_DURATION, "From a message's arrival until it is durable.")
         self._commit = Histogram(Metric.LEDGER_COMMIT_DURATION, "Of a write and fsync of all that waited.")
@@ -39,7 +37,7 @@ class LedgerMeter:
 
     def found(self, fields_by_class: Mapping[str, int], size_bytes: int) -> None:
         """A message that stands in the ledger."""
-        total = self._totals[highest(fields_by_class)]
+        total = self._totals[highest_class(fields_by_class)]
         total.leaves += 1
         total.size_bytes += size_bytes
 
@@ -65,8 +63,3 @@ class LedgerMeter:
 
     def _bytes_by_class(self) -> Mapping[Labels, float]:
         return {(name,): total.size_bytes for name, total in self._totals.items()}
-
-
-def highest(fields_by_class: Mapping[str, int]) -> str:
-    """Of the classes that a message's fields have; the lowest for one without fields."""
-    return next((name for name in CLASSES if name in fields_by_class), CLASSES[-1])

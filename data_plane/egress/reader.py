@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_plane.egress.data_classes import highest_class
 from data_plane.egress.head_file import HEAD_NAME, read_head
 from data_plane.egress.interfaces import Leaf
 from data_plane.egress.records import TornTailError, leaf_of, segments, walk
-
-CLASSES = ("OPERATIONAL", "IDENTIFIER", "CUSTOMER")
 
 
 def read_leaves(folder: Path) -> Iterator[Leaf]:
@@ -48,15 +47,10 @@ def summarise(folder: Path, *, first_index: int = 0) -> Summary:
     sizes: Counter[tuple[str, str]] = Counter()
     for leaf in read_leaves(folder):
         if leaf.index >= first_index:
-            key = (highest_class(leaf), leaf.door)
+            key = (highest_class(leaf.fields_by_class), leaf.door)
             messages[key] += 1
             sizes[key] += leaf.size_bytes
     return Summary(Tally(messages.total(), sizes.total()), grouped(messages, sizes, 0), grouped(messages, sizes, 1))
-
-
-def highest_class(leaf: Leaf) -> str:
-    present = [name for name in CLASSES if leaf.fields_by_class.get(name)]
-    return present[-1] if present else "EMPTY"
 
 
 def grouped(messages: Counter[tuple[str, str]], sizes: Counter[tuple[str, str]], part: int) -> dict[str, Tally]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.fleet.frame_record import read_frames
+from data_plane.egress.data_classes import CLASSES
 from data_plane.egress.head_file import read_head
 from data_plane.egress.ledger_verifier import Report, verify
-from data_plane.egress.reader import CLASSES, Summary, read_leaves, summarise
+from data_plane.egress.reader import Summary, read_leaves, summarise
 from faos_cli.up.layout import Layout
 from faos_core.errors import IntegrityError
 

@@ -727,7 +727,7 @@ class LedgerClass(_message.Message):
     LEAVES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     data_class: _builtins.str
-    """OPERATIONAL, IDENTIFIER or CUSTOMER."""
+    """OPERATIONAL, IDENTIFIER or CUSTOMER; EMPTY for messages without fields."""
     leaves: _builtins.int
     size_bytes: _builtins.int
     def __init__(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_plane.egress import ledger_verifier
 from data_plane.egress.ledger import Entry, open_ledger
+from data_plane.egress.reader import summarise
 from data_plane.egress.records import segments
 from tests.patience import PATIENCE_S
 
@@ -39,6 +40,18 @@ async def test_verifier_runs_alone_and_says_what_left(tmp_path: Path) -> None:
         name: {"messages": 1, "size_bytes": 5} for name in ("OPERATIONAL", "IDENTIFIER", "EMPTY")
     }
     assert report["by_door"] == {"tunnel": {"messages": 3, "size_bytes": 15}}
+
+
+async def test_everybody_counts_a_message_under_the_same_class(tmp_path: Path) -> None:
+    """Where the running node, its reader and an auditor's verifier differ, one of them says too little of what left."""
+    await write(tmp_path / "ledger")
+
+    async with open_ledger(tmp_path / "ledger") as ledger:
+        running = {name: total.leaves for name, total in ledger.meter.totals().items() if total.leaves}
+    read = {name: tally.messages for name, tally in summarise(tmp_path / "ledger").by_class.items()}
+    verified = {name: tally.messages for name, tally in ledger_verifier.verify(tmp_path / "ledger").by_class.items()}
+
+    assert running == read == verified == dict.fromkeys(("OPERATIONAL", "IDENTIFIER", "EMPTY"), 1)
 
 
 async def test_verifier_exits_1_with_a_sentence(tmp_path: Path) -> None:
