@@ -6,8 +6,10 @@ token, only where each lies; one that was typed in lies beside it, in a file of 
     {"current": "prod", "contexts": {"prod": {"admin_address": "cloud.example:7444", "ca_file": "…", …}}}
 """
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ TOKENS = "tokens"
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Of one user. Reads the file each time; holds nothing."""
+    """Of one user. Reads the file each time; holds nothing. Any number of commands may change it at once."""
 
     file: Path
 
@@ -60,10 +62,12 @@ class Contexts:
     def add(self, name: str, context: Context) -> bool:
         """Whether it is in use now: the first one is. Raises as `refuse_unusable`."""
         self.refuse_unusable(name)
-        said = self._read()
-        said["contexts"][name] = facts_of(context)
-        said["current"] = said["current"] or name
-        self._write(said)
+        with self._alone():
+            self.refuse_unusable(name)
+            said = self._read()
+            said["contexts"][name] = facts_of(context)
+            said["current"] = said["current"] or name
+            self._write(said)
         return bool(said["current"] == name)
 
     def refuse_unusable(self, name: str) -> None:
@@ -76,15 +80,19 @@ class Contexts:
     def use(self, name: str) -> None:
         """Raises NotFoundError."""
         self.require(name)
-        self._write(self._read() | {"current": name})
+        with self._alone():
+            self.require(name)
+            self._write(self._read() | {"current": name})
 
     def remove(self, name: str) -> None:
         """With the token that was typed in for it. Raises NotFoundError."""
         self.require(name)
-        said = self._read()
-        del said["contexts"][name]
-        self._write(said | {"current": "" if said["current"] == name else said["current"]})
-        self._token_file(name).unlink(missing_ok=True)
+        with self._alone():
+            self.require(name)
+            said = self._read()
+            del said["contexts"][name]
+            self._write(said | {"current": "" if said["current"] == name else said["current"]})
+            self._token_file(name).unlink(missing_ok=True)
 
     def keep_token(self, name: str, token: str) -> Path:
         """A file of mode 0600 with this token. Raises OSError."""
@@ -92,6 +100,15 @@ class Contexts:
         Disk().make_folder(file.parent)
         Disk().put(file.parent, {file.name: f"{token}\n".encode()})
         return file
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of all commands of this user that change the file: each reads what the one before wrote. The lock goes with
+        the process, however that ends. Not to be entered twice. Raises OSError."""
+        Disk().make_folder(self.file.parent)
+        with self.file.with_name(f"{self.file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _token_file(self, name: str) -> Path:
         return self.file.parent / TOKENS / name
@@ -110,5 +127,4 @@ class Contexts:
         return {"current": str(said.get("current") or ""), "contexts": said["contexts"]}
 
     def _write(self, said: Mapping[str, Any]) -> None:
-        Disk().make_folder(self.file.parent)
         Disk().put(self.file.parent, {self.file.name: (json.dumps(said, indent=1) + "\n").encode()})

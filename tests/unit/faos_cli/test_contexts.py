@@ -1,7 +1,9 @@
 """Contexts by name: what applies, what is kept and how, and that no token is shown."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from faos_cli.context import Context, find_context
 from faos_cli.contexts import Contexts
 from faos_core.errors import ConflictError, InvalidError, NotFoundError, SetupError
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.unit.faos_cli.conftest import RunFaos
@@ -96,6 +99,24 @@ def test_names_are_not_overwritten_and_not_anything(contexts: Contexts) -> None:
     for attempt in (contexts.use, contexts.remove, contexts.require):
         with pytest.raises(NotFoundError):
             attempt("nope")
+
+
+def test_commands_at_once_lose_nothing_of_each_other(home: dict[str, str]) -> None:
+    """A script that sets up a laptop adds several at a time: each must be there, and none that was removed."""
+    contexts = Contexts.of_user(home)
+    for number in range(8):
+        contexts.add(f"old-{number}", LAB)
+    together = Barrier(8, timeout=PATIENCE_S)
+
+    def work(number: int) -> None:
+        together.wait()
+        contexts.add(f"new-{number}", LAB)
+        contexts.remove(f"old-{number}")
+
+    with ThreadPoolExecutor(8) as commands:
+        list(commands.map(work, range(8)))
+
+    assert list(contexts.all()) == [f"new-{number}" for number in range(8)]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"contexts": []}', '{"contexts": {"a": {"colour": "red"}}}'])
