@@ -28,6 +28,7 @@ KEY = ("tenant", "node", "revision")  # of node_config_status
 HERE = sa.and_(nodes.c.tenant == sa.bindparam("of_tenant"), nodes.c.name == sa.bindparam("of_name"))
 UPDATE = sa.update(nodes).where(HERE, nodes.c.standing == admin.NODE_STANDING_ADMITTED)
 KEEP_HEAD = sa.update(nodes).where(HERE).values(ledger_size=sa.bindparam("size"), ledger_root=sa.bindparam("root"))
+UNWRITABLE = (sa.exc.SQLAlchemyError, ArithmeticError, ValueError)  # what drivers say of a value that is none
 MOST_SIZE = 2**63 - 1  # of a ledger, as the column holds it; no ledger of ours gets there
 NAMES_AT_ONCE = 500  # engines bound the parameters of one statement
 
@@ -54,6 +55,13 @@ def write_reports(connection: sa.Connection, reports: Sequence[Report]) -> list[
     _keep_heads(connection, [report for report in admitted if report.head is not None])
     _remember(connection, [report.history for report in admitted if report.history is not None])
     return [refused.get(report.identity) for report in reports]
+
+
+def write_report(connection: sa.Connection, report: Report) -> None:
+    """One alone. Raises UnauthenticatedError: the node is not admitted, and nothing was written."""
+    (refused,) = write_reports(connection, [report])
+    if refused is not None:
+        raise refused
 
 
 def _update_nodes(connection: sa.Connection, reports: Sequence[Report]) -> dict[NodeIdentity, UnauthenticatedError]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from control_plane.db.models import node_config_status, nodes
 from control_plane.fleet.interfaces import Desired
 from control_plane.fleet.offers import Offers
-from control_plane.fleet.reports import Report, write_reports
+from control_plane.fleet.reports import UNWRITABLE, Report, write_report, write_reports
 from control_plane.identity.errors import LEDGER_WENT_BACK, NODE_CLONED, NODE_UNKNOWN
 from control_plane.identity.standing import require_standing, serial_of
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -101,7 +101,7 @@ class FleetService:
         on_node = {**(columns if shown else {}), **_facts(status.config), "last_seen_at": columns["status_at"]}
         key = {"tenant": identity.tenant, "node": identity.node, "revision": _number(status.revision)}
         history = key | {("at" if name == "status_at" else name): value for name, value in columns.items()}
-        await self._store.write_together(write_reports, Report(identity, on_node, history), serial=False)
+        await self._write(Report(identity, on_node, history))
 
     async def progressed(self, identity: NodeIdentity, heartbeat: tunnel.NodeHeartbeat) -> None:
         """Record that the node lives and what it says of itself, as of now. Takes up to `LINGER_S`: those of many
@@ -113,9 +113,8 @@ class FleetService:
             "finished_runs": _number(heartbeat.finished_runs),
             **(_facts(heartbeat.config) if heartbeat.HasField("config") else {}),
         }
-        report = Report(identity, values, head=heartbeat.ledger_head)
         await asyncio.sleep(LINGER_S - asyncio.get_running_loop().time() % LINGER_S)
-        await self._store.write_together(write_reports, report, serial=False)
+        await self._write(Report(identity, values, head=heartbeat.ledger_head))
 
     async def held_back(self, identity: NodeIdentity, target: Target, kinds: frozenset[int]) -> None:
         """The node is too old for what it should run; shown as a refusal that names the kind."""
@@ -130,6 +129,13 @@ class FleetService:
         values = {"last_seen_at": self._clock.now(), "connected_to": ""}
         row = _here(identity) | {"of_replica": self.replica} | values  # another may have it by now
         await self._store.write(lambda connection: connection.execute(UPDATE_OURS, row).rowcount, serial=False)
+
+    async def _write(self, report: Report) -> None:
+        """Together with those that wait; alone, where one among them cannot be written: it fails nobody else."""
+        try:
+            await self._store.write_together(write_reports, report, serial=False)
+        except UNWRITABLE:
+            await self._store.write(lambda connection: write_report(connection, report), serial=False)
 
     async def _update(self, identity: NodeIdentity, values: Mapping[str, Any]) -> None:
         row = {**_here(identity), **values}

@@ -100,6 +100,26 @@ async def test_revoked_node_among_many_is_refused_alone(fleet: FleetService, sto
     assert kept == {it.node for it in NODES if it != REVOKED}
 
 
+async def test_report_that_no_database_takes_fails_alone(fleet: FleetService, store: Store) -> None:
+    """Whatever one node finds to say that we did not think of, it must not end the sessions of a thousand others."""
+    first, second, third, *_ = NODES
+    unwritable = NodeIdentity(first.tenant, first.site, NodeName("\ud800"))  # encodes to nothing
+
+    outcomes = await asyncio.gather(
+        *(fleet.reported(it, status(HEALTHY)) for it in (first, unwritable, second, REVOKED)),
+        fleet.progressed(third, tunnel.NodeHeartbeat(active_runs=3)),
+        fleet.progressed(unwritable, tunnel.NodeHeartbeat()),
+        return_exceptions=True,
+    )
+
+    kinds = [type(None), UnicodeEncodeError, type(None), UnauthenticatedError, type(None), UnicodeEncodeError]
+    assert [type(outcome) for outcome in outcomes] == kinds
+    query = sa.select(nodes.c.healthy_revision, nodes.c.active_runs).order_by(nodes.c.name)
+    here = nodes.c.name.in_([it.node for it in (first, second, third)])
+    rows = await store.read(lambda connection: connection.execute(query.where(here)).all())
+    assert [tuple(row) for row in rows] == [(1, 0), (1, 0), (0, 3)]
+
+
 async def test_frames_of_different_kinds_are_written_together(fleet: FleetService, store: Store) -> None:
     """Heartbeats of some nodes and statuses of others come at the same moment, and name different columns."""
     first, second, third, *_ = NODES
