@@ -160,6 +160,7 @@ node_events = Table(
     Index(None, "tenant", "received_at_us"),
 )
 
+# Those that can be used, and for a time after their end (control_plane/db/retention.py).
 join_tokens = Table(
     "join_tokens",
     metadata,
@@ -235,7 +236,7 @@ revision_changes = Table(
     ForeignKeyConstraint(["tenant", "revision"], ["revisions.tenant", "revisions.number"]),
 )
 
-# Every version of every signed role.
+# Every version of every signed role; of timestamps the newest (control_plane/db/retention.py).
 tuf_metadata = Table(
     "tuf_metadata",
     metadata,

@@ -1,6 +1,7 @@
 """What is kept for a time only, removed in small steps beside other work: nobody waits for it, and it waits for nobody.
 
-Events have a bound of their own, where they are written (fleet/events.py). The audit log, and what was signed, is kept.
+Events have a bound of their own, where they are written (fleet/events.py). The audit log, and what was signed, is
+kept, but for timestamps: of them the newest alone says anything, and one is signed every day.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control_plane.db.models import node_config_status, requests, revisions, tenants
+from control_plane.db.models import join_tokens, node_config_status, requests, revisions, tenants, tuf_metadata
 from faos_core import names
 from faos_core.clock import Clock
 from faos_core.errors import FaosError
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 600.0  # between two looks
 ROWS_AT_ONCE = 500  # in one transaction; engines bound the parameters of one statement too
+TIMESTAMPS_KEPT = 10  # of a tenant, for whoever looks into what was signed last
+TOKENS_KEPT = timedelta(days=30)  # after a join token's end, used or not; the audit log says longer who used it
 PAUSE_S = 0.05  # between two steps, in which others write
 
 
@@ -67,9 +70,14 @@ class Retention:
         newest = sa.func.coalesce(standing.scalar_subquery(), 0)
         number = node_config_status.c.revision
         is_uncounted = sa.or_(number <= newest - self._kept_count, number > newest)
+        now = self._clock.now()
+        newest_timestamp = sa.select(sa.func.max(tuf_metadata.c.version)).where(_are_timestamps(tenant))
+        is_overtaken = tuf_metadata.c.version <= newest_timestamp.scalar_subquery() - TIMESTAMPS_KEPT
         return [
             (node_config_status, sa.and_(node_config_status.c.tenant == tenant, is_uncounted)),
-            (requests, sa.and_(requests.c.tenant == tenant, requests.c.at < self._clock.now() - self._kept_for)),
+            (requests, sa.and_(requests.c.tenant == tenant, requests.c.at < now - self._kept_for)),
+            (join_tokens, sa.and_(join_tokens.c.tenant == tenant, join_tokens.c.expires_at < now - TOKENS_KEPT)),
+            (tuf_metadata, sa.and_(_are_timestamps(tenant), is_overtaken)),
         ]
 
     async def _remove(self, table: sa.Table, is_old: sa.ColumnElement[bool]) -> int:
@@ -83,6 +91,10 @@ class Retention:
             removed += count
             await self._clock.sleep(PAUSE_S)
         return removed
+
+
+def _are_timestamps(tenant: str) -> sa.ColumnElement[bool]:
+    return sa.and_(tuf_metadata.c.tenant == tenant, tuf_metadata.c.role == "timestamp")
 
 
 def _delete(connection: sa.Connection, table: sa.Table, some: sa.Select[Any]) -> int:

@@ -11,8 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from control_plane.app import control_plane
-from control_plane.db.models import node_config_status, nodes, requests, revisions, sites, tenants
-from control_plane.db.retention import LOOK_S, ROWS_AT_ONCE, Retention
+from control_plane.db.models import (
+    join_tokens,
+    node_config_status,
+    nodes,
+    requests,
+    revisions,
+    sites,
+    tenants,
+    tuf_metadata,
+)
+from control_plane.db.retention import LOOK_S, ROWS_AT_ONCE, TIMESTAMPS_KEPT, TOKENS_KEPT, Retention
 from control_plane.db.schema import migrate_schema
 from control_plane.settings import ControlPlaneSettings
 from faos_core.clock import SystemClock
@@ -117,6 +126,45 @@ async def test_answers_stay_for_as_long_as_is_promised(store: Store) -> None:
     await retention(store).purge()
 
     assert await column(store, requests.c.request_id, "acme") == ["0-0", "3599-1"]
+
+
+async def test_newest_timestamps_stay_and_all_else_that_was_signed(store: Store) -> None:
+    """One more is signed every day of every year; roots and revisions are what a node is shown to trust the newest."""
+    last = TIMESTAMPS_KEPT + 3
+    for tenant, role in (("acme", "timestamp"), ("acme", "root"), ("acme", "snapshot"), ("acme", "targets")):
+        row = {"tenant": tenant, "role": role, "data": b""}
+        await insert(store, tuf_metadata, [row | {"version": version} for version in range(1, last + 1)])
+    await insert(store, tuf_metadata, [{"tenant": "other", "role": "timestamp", "version": 1, "data": b""}])
+
+    await retention(store).purge()
+
+    query = sa.select(tuf_metadata.c.role, tuf_metadata.c.version).where(tuf_metadata.c.tenant == "acme")
+    kept = await store.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+    everything = range(1, last + 1)
+    assert sorted(kept) == [
+        *(("root", version) for version in everything),
+        *(("snapshot", version) for version in everything),
+        *(("targets", version) for version in everything),
+        *(("timestamp", version) for version in everything[-TIMESTAMPS_KEPT:]),
+    ]
+    assert await column(store, tuf_metadata.c.version, "other") == [1]
+
+
+async def test_join_tokens_stay_for_a_time_after_their_end(store: Store) -> None:
+    """Whoever tries a used or expired one is told so, and not that there was none; after a month nobody tries."""
+    second = timedelta(seconds=1)
+    ends = {"good": NOW + second, "expired": NOW - TOKENS_KEPT + second, "old": NOW - TOKENS_KEPT - second}
+    for used_at in (None, NOW - 2 * TOKENS_KEPT):
+        row = {"tenant": "acme", "site": "main", "labels": {}, "secret_sha256": b"", "created_at": NOW}
+        row |= {"used_at": used_at, "used_by_node": "n" if used_at else None}
+        name = "used" if used_at else "unused"
+        rows = [row | {"id": f"{end}-{name}", "expires_at": expires_at} for end, expires_at in ends.items()]
+        await insert(store, join_tokens, rows)
+
+    await retention(store).purge()
+
+    kept = {f"{end}-{name}" for end in ("good", "expired") for name in ("used", "unused")}
+    assert set(await column(store, join_tokens.c.id, "acme")) == kept
 
 
 async def test_much_goes_in_small_steps_and_wholly(store: Store) -> None:
