@@ -47,6 +47,7 @@ from data_plane.storage.service import open_storage
 from data_plane.tools.broker import ToolServers
 from data_plane.tools.interfaces import ToolBroker, ToolResult
 from faos.resource.v1 import resource_pb2 as resource
+from faos_core import event_loop
 from faos_core.clock import SystemClock
 from faos_core.ids import TenantName
 from faos_core.lifecycle import running, settle_memory
@@ -369,7 +370,7 @@ def main() -> int:
     missing: list[str] = []
     try:
         with peers.stub_model_server() as url, tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            figures = asyncio.run(ours(Path(folder), url, options))
+            figures = event_loop.run(ours(Path(folder), url, options))
             beside = [] if options.without_peers else langgraph(url, missing)
     except peers.MissingPeerError as error:
         reason = f"{error}; the stub model server is one of them"

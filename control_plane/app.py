@@ -29,7 +29,7 @@ from control_plane.telemetry.calls import CallObserver
 from control_plane.telemetry.fleet import ObservedFleet
 from control_plane.telemetry.service import Metering, make_telemetry
 from control_plane.tenants.service import TenantService
-from faos_core import names
+from faos_core import event_loop, names
 from faos_core.address import local_address
 from faos_core.clock import Clock, SystemClock
 from faos_core.disk import Disk
@@ -49,6 +49,11 @@ class Endpoints:
 
     tunnel_port: int
     admin_port: int
+
+
+def run(settings: ControlPlaneSettings, *, on_ready: Callable[[Endpoints], None]) -> None:
+    """A process of its own: `serve`, on the loop that planes run on."""
+    event_loop.run(serve(settings, on_ready=on_ready))
 
 
 async def serve(settings: ControlPlaneSettings, *, on_ready: Callable[[Endpoints], None]) -> None:

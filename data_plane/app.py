@@ -40,7 +40,7 @@ from data_plane.telemetry.link import ObservedSession
 from data_plane.telemetry.service import open_telemetry, tools_of
 from data_plane.tools.broker import ToolServers
 from data_plane.tools.pins import StoredPins
-from faos_core import names
+from faos_core import event_loop, names
 from faos_core.clock import Clock, SystemClock
 from faos_core.errors import FaosError, SetupError, StopError
 from faos_core.lifecycle import running, settle_memory, until_signal
@@ -65,6 +65,11 @@ class Node:
     session: NodeSession
     egress: Egress
     events: EventSpool
+
+
+def run(settings: NodeSettings) -> None:
+    """A process of its own: `serve`, on the loop that planes run on."""
+    event_loop.run(serve(settings))
 
 
 async def serve(settings: NodeSettings) -> None:

@@ -37,15 +37,14 @@ def run(config: Path | None, **given: Any) -> None:
       faos control-plane run --config /etc/faos/control-plane.toml
       faos --context ./cp get nodes
     """
-    import asyncio
     from functools import partial
 
-    from control_plane.app import serve
+    from control_plane import app
     from faos_core.logs import configure
 
     settings = settings_of(config, **given)
     configure(settings.log_level, settings.log_format)
-    asyncio.run(serve(settings, on_ready=partial(remember, settings)))
+    app.run(settings, on_ready=partial(remember, settings))
 
 
 def remember(settings: "ControlPlaneSettings", endpoints: "Endpoints") -> None:

@@ -32,17 +32,15 @@ def run(config: Path | None, **given: Any) -> None:
       faos node run --data ./node
       faos node run --config /etc/faos/node.toml
     """
-    import asyncio
-
     from data_plane.identity.store import IdentityStore
     from faos_core.logs import configure
 
     settings = settings_of(config, **given)
     IdentityStore(settings.data_dir).load()  # says "join first" before seconds of imports
-    from data_plane.app import serve
+    from data_plane import app
 
     configure(settings.log_level, settings.log_format)
-    asyncio.run(serve(settings))
+    app.run(settings)
 
 
 @node.command("revoke")
