@@ -154,8 +154,12 @@ class NodeQueries:
 
     async def of_revision(self, tenant: str, revision: int) -> Sequence[RevisionStatus]:
         """What each node that was offered the revision made of it, by name."""
-        rows = await self._store.read(lambda connection: connection.execute(_of_revision(tenant, revision)).all())
-        return [RevisionStatus(row.node, row.site, _past(row)) for row in rows]
+
+        def fetch(connection: sa.Connection) -> list[RevisionStatus]:
+            rows = connection.execute(_of_revision(tenant, revision))
+            return [RevisionStatus(row.node, row.site, _past(row)) for row in rows]
+
+        return await self._store.read(fetch)
 
     async def refusals_of(self, tenant: str, revision: int) -> Sequence[RevisionStatus]:
         """Nodes that refused the revision, by name; at most 100."""

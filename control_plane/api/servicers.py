@@ -19,6 +19,7 @@ from control_plane.api.interfaces import (
 )
 from control_plane.api.node_queries import NodeFacts, NodeQueries
 from control_plane.api.node_watch import NodeWatch
+from control_plane.api.slices import in_slices
 from control_plane.audit.service import AuditService
 from control_plane.config.models import Terms
 from control_plane.tenants.service import TenantService
@@ -77,7 +78,7 @@ class NodeServicer(admin_grpc.NodeServiceServicer):
         nodes, next_page_token = await self._nodes.list(
             request.tenant, request.site, page_size=request.page_size, page_token=request.page_token
         )
-        return admin.ListNodesResponse(nodes=map(self._message, nodes), next_page_token=next_page_token)
+        return admin.ListNodesResponse(nodes=await in_slices(self._message, nodes), next_page_token=next_page_token)
 
     async def GetNode(self, request: admin.GetNodeRequest, context: Context) -> admin.GetNodeResponse:
         node, history = await self._nodes.get(request.tenant, request.name)
@@ -211,7 +212,7 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
             request.tenant, request.kind, page_size=request.page_size, page_token=request.page_token
         )
         return admin.ListResourcesResponse(
-            resources=map(messages.stored_message, stored), next_page_token=next_page_token
+            resources=await in_slices(messages.stored_message, stored), next_page_token=next_page_token
         )
 
     async def ListRevisions(self, request: admin.ListRevisionsRequest, context: Context) -> admin.ListRevisionsResponse:
@@ -228,7 +229,7 @@ class ResourceServicer(admin_grpc.ResourceServiceServicer):
         entries = await self._config.entries(request.tenant, request.number) if request.with_entries else ()
         return admin.GetRevisionResponse(
             revision=messages.revision_message(revision),
-            nodes=map(messages.status_message, statuses),
+            nodes=await in_slices(messages.status_message, statuses),
             entries=entries,
         )
 
