@@ -105,9 +105,12 @@ class ToolServers:
                 stop_all(fresh.values())
 
     async def _switch(self, change: "Change") -> None:
-        """Pins first, durably: after a crash in between, what was seen is what was accepted."""
+        """Pins first, durably: after a crash in between, what was seen is what was accepted. What a person accepted
+        while the servers started stays accepted."""
         for server in change.fresh.values():
-            await self._pins.put(server.settings.source, server.pins())
+            stored, pins = await self._pins.of(server.settings.source), server.pins()
+            server.accept({tool: stored[tool] for tool in pins.keys() & stored.keys() if pins[tool] != stored[tool]})
+            await self._pins.put(server.settings.source, {tool: pins[tool] for tool in pins.keys() - stored.keys()})
         replaced = [it for name, it in self._servers.items() if name not in change.kept]
         self._servers = {**change.kept, **change.fresh}
         stop_all(replaced)

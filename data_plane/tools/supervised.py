@@ -128,6 +128,18 @@ class SupervisedServer:
         self._quarantined -= accepted.keys()
         return {tool: it.sha256 for tool, it in accepted.items()}
 
+    def accept(self, pins: Mapping[str, str]) -> None:
+        """Tool → digest that the site has accepted since this was made: they count, and no earlier ones."""
+        for tool, sha256 in pins.items():
+            self._pins[tool] = sha256
+            self._accepted.pop(tool, None)
+            self._quarantined -= {tool}
+            offered = self._offered().get(tool)
+            if offered and offered.sha256 == sha256:
+                self._accepted[tool] = offered
+            elif self._life:
+                self._quarantined |= {tool}
+
     def definitions(self) -> list[ToolDefinition]:
         """Allow-listed tools that are not quarantined, by name."""
         shown = set(self.settings.spec.allowed_tools) & set(self._accepted) - self._quarantined

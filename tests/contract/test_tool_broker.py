@@ -281,6 +281,24 @@ async def test_changed_definition_is_quarantined_until_the_site_accepts_it(opene
         )
 
 
+async def test_definition_accepted_while_a_revision_comes_up_stays_accepted(opened: Way) -> None:
+    """A person's word must not be undone by a start that began before it was given."""
+    spec, newer = opened.rogue(source="changing"), opened.rogue(source="changing", timeout_s=19)
+    async with opened(rogue=spec) as broker:
+        await failure(broker, "rogue", "dies")
+        assert await failure(broker, "rogue", "fine") == (DeniedError, "tool.definition_changed")
+
+        async with broker.begun({"rogue": newer}) as change:
+            await change.ready()
+            assert await broker.repin("rogue") == ["fine"]
+            await change.commit()
+
+        assert broker.alarms() == ()
+        assert (await call(broker, "rogue", "fine")).text.startswith("fine, start ")
+        await broker.reconcile({"rogue": spec})
+        assert (await call(broker, "rogue", "fine")).text.startswith("fine, start ")
+
+
 async def test_call_is_refused_for_a_tool_that_is_not_allow_listed(opened: Way) -> None:
     """A tool that the server has and the spec does not name does not exist, whatever policy says."""
     async with opened(rogue=opened.spec("rogue", ["fine"])) as broker:
