@@ -1,7 +1,8 @@
 """The durable, bounded spool of events on their way to the control plane. Implements tunnel.event_push.Events.
 
 Overflow: when there are too many, or too large, the oldest are dropped, an eighth at once, and one EventsDropped takes
-their place under the key of the last of them. Nobody who makes an event ever waits for the control plane.
+their place under the key of the last of them; another in place of an event that the disk damaged. Nobody who makes an
+event ever waits for the control plane.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from google.protobuf.message import DecodeError
 
 from data_plane.events.limits import SpoolLimits
 from data_plane.events.models import event_spool, raised_alarms, spooled_events
@@ -114,7 +116,7 @@ class EventSpool:
         """
         query = sa.select(spooled_events).where(sa.tuple_(*key) < KEY).order_by(*OLDEST_FIRST).limit(most)
         rows = await self._store.write(lambda connection: connection.execute(query).all(), serial=False)
-        events = [_event(row) for row in rows]
+        events = [self._event(row) for row in rows]
         for event in events:
             self._allow(*_identifiers(event))
         return events
@@ -139,6 +141,20 @@ class EventSpool:
 
         await self._store.write(write)
         self.epoch = epoch
+
+    def _event(self, row: "sa.Row[Any]") -> tunnel.Event:
+        """One that the disk damaged is told of as dropped: it must not keep back those after it."""
+        dropped_count = row.dropped_count
+        try:
+            event = tunnel.Event.FromString(row.body)
+        except DecodeError:
+            log.error("events.damaged", extra={names.SIZE: len(row.body)})
+            event = tunnel.Event(at=timestamp(self._clock.now()))
+            dropped_count = dropped_count or 1
+        event.epoch, event.sequence = row.epoch, row.sequence
+        if dropped_count:
+            event.events_dropped.count = dropped_count
+        return event
 
     def _drop_oldest(self, connection: sa.Connection, count: int, size_bytes: int) -> None:
         """Down to seven eighths; what was added last always stays."""
@@ -184,14 +200,6 @@ def _replace(connection: sa.Connection, last: Any, dropped: int, marker: bytes) 
 def _shrink(connection: sa.Connection, count: int, size_bytes: int) -> None:
     values = {"event_count": STATE.event_count - count, "size_bytes": STATE.size_bytes - size_bytes}
     connection.execute(sa.update(event_spool).values(values))
-
-
-def _event(row: "sa.Row[Any]") -> tunnel.Event:
-    event = tunnel.Event.FromString(row.body)
-    event.epoch, event.sequence = row.epoch, row.sequence
-    if row.dropped_count:
-        event.events_dropped.count = row.dropped_count
-    return event
 
 
 def _identifiers(event: tunnel.Event) -> Sequence[str]:

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from data_plane.events.limits import SpoolLimits
+from data_plane.events.models import spooled_events
 from data_plane.events.spool import EventSpool
 from data_plane.storage.service import Storage, open_storage
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
@@ -66,6 +68,21 @@ async def test_events_come_out_in_order_with_what_they_may_say(storage: Storage)
     assert events[0].at.seconds > 0
     assert allowed == ["run-2", "helper", "run-3", "helper"]
     assert keys(await spool.after(BEGIN, 2)) == [(1, 1), (1, 2)]
+
+
+async def test_an_event_that_the_disk_damaged_keeps_none_back_and_is_told_of_as_dropped(storage: Storage) -> None:
+    """One bad sector must not end the link of a site for good, nor may the loss go unsaid."""
+    spool = await opened(storage)
+    await fill(spool, 3)
+    damaged = sa.update(spooled_events).where(spooled_events.c.sequence == 2).values(body=b"\xff\xff")
+    await storage.store.write(lambda connection: connection.execute(damaged).rowcount)
+
+    events = await spool.after(BEGIN, 10)
+
+    assert keys(events) == [(1, 1), (1, 2), (1, 3)]
+    assert [each.run_ended.run_id for each in events] == ["run-1", "", "run-3"]
+    assert events[1].events_dropped.count == 1
+    assert events[1].at.seconds > 0
 
 
 async def test_an_event_is_durable_with_what_it_tells_of_or_not_at_all(storage: Storage) -> None:
