@@ -200,7 +200,11 @@ class Telemetry:
         """Everything that waits, or until the sink fails: then the rest waits for the next time."""
         try:
             while batch := self._first():
-                await self._send(TRACES, await asyncio.to_thread(encode_spans, batch), len(batch))
+                good, request = await asyncio.to_thread(encodable, batch)
+                if good < len(batch):
+                    self._dropped.add(len(batch) - good, TRACES)
+                    log.warning("telemetry.not_encodable", extra={names.SIZE: len(batch) - good})
+                await self._send(TRACES, request, good)
                 for _ in batch:
                     self._waiting.spans.popleft()
             await self._send(METRICS, encode_metrics(self._measured()), 1)
@@ -324,3 +328,20 @@ def attributes_of(instrument: Instrument, labels: Iterable[str]) -> dict[str, st
 
 def plain(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value
+
+
+def encodable(spans: Sequence[ReadableSpan]) -> tuple[int, Message]:
+    """How many of them OTLP can hold, and those encoded: one that it cannot must not keep back all others."""
+    try:
+        return len(spans), encode_spans(spans)
+    except (TypeError, ValueError):
+        good = [span for span in spans if _is_encodable(span)]
+        return len(good), encode_spans(good)
+
+
+def _is_encodable(span: ReadableSpan) -> bool:
+    try:
+        encode_spans([span])
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -160,7 +160,7 @@ class TunnelClient:
         self._addresses = addresses
         self._route = route or Direct()
         self._certificates = certificates
-        self._order = asyncio.Lock()  # leaves stand in the ledger in the order in which they are sent
+        self._order = asyncio.Lock()  # a session's frames stand in the ledger in the order in which they are sent
         self._sealer = sealer
         self._node = node
         self._clock = clock or SystemClock()

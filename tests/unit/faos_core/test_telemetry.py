@@ -310,6 +310,22 @@ async def test_what_is_refused_for_good_is_dropped_and_the_rest_goes_on() -> Non
     assert each.count(Metric.TELEMETRY_DROPPED) == 1
 
 
+async def test_span_that_cannot_be_encoded_is_dropped_alone() -> None:
+    """One that began before 1970, as on a machine whose clock lost its battery, must not end all telling."""
+    each = bench()
+    async with at_work(each):
+        with each.telemetry.span(Span.RUN):
+            pass
+        each.telemetry.record(Span.CONFIG_PUSH, {}, parent=None, began_ns=-5, ended_ns=-1)
+        with each.telemetry.span(Span.MODEL_TURN):
+            pass
+        await each.clock.interval()
+
+        assert {signal for signal, _ in each.sink.requests} == {TRACES, METRICS}
+    assert [span.name for span in each.sink.spans()] == ["invoke_agent", "chat"]
+    assert each.count(Metric.TELEMETRY_DROPPED) == 1
+
+
 @pytest.mark.parametrize("defect", [RuntimeError("a bug"), ValueError(CANARY)])
 async def test_defect_of_a_sink_does_not_end_the_node(defect: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """Telling must never break what is told about, whatever is wrong with the telling."""
