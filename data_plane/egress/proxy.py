@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from data_plane.egress.authorities import Authorities
+from data_plane.egress.dialing import Streams, dial
 from data_plane.egress.errors import (
     PROXY_CREDENTIALS_UNUSABLE,
     PROXY_NOT_HTTP,
@@ -29,15 +30,12 @@ from faos_core.errors import FaosError, SetupError, UnavailableError
 
 DEFAULT_PORTS = {"http": 3128, "https": 3129}
 TIMEOUT_S = 10.0  # for each of: connection, answer
-SECOND_FAMILY_S = 0.25  # after which the other of IPv4 and IPv6 is tried too (RFC 8305)
 REASONS = {
     403: "Its rules do not allow it.",
     502: "It could not reach it.",
     503: "It could not reach it.",
     504: "It got no answer from it.",
 }
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +145,9 @@ class Proxy:
 
     async def _open(self, destination: Address) -> Streams:
         context = await asyncio.to_thread(self._authorities.context) if self._url.is_tls else None
-        host, port = self.address.host, self.address.port
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await asyncio.open_connection(
-                    host,
-                    port,
-                    ssl=context,
-                    server_hostname=host if context else None,
-                    happy_eyeballs_delay=SECOND_FAMILY_S,
-                )
+                return await dial(self.address.host, self.address.port, tls=context)
         except ssl.SSLCertVerificationError as error:
             raise SetupError(PROXY_UNTRUSTED, proxy=self.address, reason=error.verify_message) from error
         except ssl.SSLError as error:

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_plane.egress.dialing import Streams
 from data_plane.egress.errors import RELAY_FAILED
-from data_plane.egress.proxy import Proxy, Streams
+from data_plane.egress.proxy import Proxy
 from faos_core import names
 from faos_core.address import Address
 from faos_core.errors import FaosError, SetupError

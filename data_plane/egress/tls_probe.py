@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from data_plane.egress.authorities import blind_context
+from data_plane.egress.dialing import Streams, dial
 from data_plane.egress.errors import CLOCK_OFF, TLS_INTERCEPTED, TLS_NOT_SPOKEN, TLS_OTHER_CONTROL_PLANE
-from data_plane.egress.proxy import SECOND_FAMILY_S, Proxy, Streams, str_of
+from data_plane.egress.proxy import Proxy, str_of
 from faos_core.address import Address
 from faos_core.errors import FaosError, IntegrityError, SetupError, UnavailableError
 from tunnel.identity import SERVER_NAME
@@ -98,7 +99,7 @@ async def greet(address: Address, context: ssl.SSLContext, *, proxy: Proxy | Non
 
 async def _direct(address: Address) -> Streams:
     async with asyncio.timeout(TIMEOUT_S):
-        return await asyncio.open_connection(address.host, address.port, happy_eyeballs_delay=SECOND_FAMILY_S)
+        return await dial(address.host, address.port)
 
 
 def judge(answerer: Answerer, address: Address, ca: x509.Certificate, now: datetime) -> FaosError | None:
