@@ -1,6 +1,7 @@
 """The switch from one configuration to the next: what is new starts beside what runs, and replaces it last."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +99,9 @@ async def test_tool_servers_start_while_models_load_and_replace_nothing_before(n
     assert (offered(node), node.activation.running().revision) == (["dies", "fine"], 2)
 
 
-async def test_failure_elsewhere_drops_what_was_started(node: Node) -> None:
+async def test_failure_elsewhere_drops_what_was_started(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     """What runs goes on untouched, and nothing of the refused revision is left behind."""
+    caplog.set_level(logging.INFO)
     node.models.go_on.set()
     await node.activation.activate(configuration(1, "fine"))
     node.models.go_on.clear()
@@ -107,7 +109,7 @@ async def test_failure_elsewhere_drops_what_was_started(node: Node) -> None:
 
     activating = asyncio.ensure_future(node.activation.activate(configuration(2, "fine", "dies")))
     async with asyncio.timeout(PATIENCE_S):
-        while node.rogue.methods.count("tools/list") < 2:
+        while caplog.messages.count("tool_server.ready") < 2:
             await asyncio.sleep(0.01)
     node.models.go_on.set()
     with pytest.raises(ConfigurationError) as refused:
