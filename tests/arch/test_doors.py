@@ -18,6 +18,7 @@ OWN_PACKAGES = ("data_plane", "tunnel", "faos_core", "faos_cli")
 
 # Modules that may hold a client which is no door, because it does not leave the site or is not the node's.
 LOCAL_CLIENTS: dict[str, str] = {
+    "data_plane.egress.dialing": "dials for doors: whoever calls it opens a connection, and is found by that",
     "data_plane.api.server": "its channel() dials the node's own Unix socket (mode 0600): nothing leaves the machine",
     "faos_core.store_postgres": "the node's own database, named by node.toml alone: nothing from the cloud names one",
     "faos_core.store_sqlite": "a file in the node's data folder; the engine dials nothing",
@@ -60,7 +61,7 @@ CLIENT_MODULES = (
 CONSTRUCTORS = frozenset(
     {f"{module}.{name}" for module in ("grpc", "grpc.aio") for name in ("secure_channel", "insecure_channel")}
     | {"socket.socket", "socket.create_connection", "socket.SocketType", "_socket.socket"}
-    | {"asyncio.open_connection", "asyncio.open_unix_connection"}
+    | {"asyncio.open_connection", "asyncio.open_unix_connection", "data_plane.egress.dialing.dial"}
     | {"sqlalchemy.create_engine", "sqlalchemy.ext.asyncio.create_async_engine"}
     | {"tuf.ngclient.RequestsFetcher", "tuf.ngclient.Urllib3Fetcher", "tuf.ngclient.Updater"}
 )
@@ -202,6 +203,7 @@ def test_registered_modules_do_open_what_they_are_registered_for() -> None:
         "import sqlalchemy as sa\nsa.create_engine('postgresql://x/y')",
         "from sqlalchemy import create_engine\ncreate_engine('postgresql://x/y')",
         "import psycopg\npsycopg.connect('host=x')",
+        "from data_plane.egress.dialing import dial",
     ],
 )
 def test_scanner_catches_a_planted_client(planted: str) -> None:
