@@ -80,7 +80,7 @@ class KnowledgeService:
         contents = await read(name, folder)
         chunk_characters = spec.chunk_characters or DEFAULT_CHUNK_CHARACTERS
         async with self._changing:
-            await self._index.open(name)
+            self._index.open(name)
             plan = await self._store.read(lambda c: self._plan(c, name, contents.documents, chunk_characters))
             await self._forget(name, plan.gone)
             embedded = 0
@@ -112,7 +112,7 @@ class KnowledgeService:
 
     async def _load(self, base: str) -> None:
         """Bring the stored vectors into memory."""
-        await self._index.open(base)
+        self._index.open(base)
         self._index.stage(base, await self._store.read(lambda c: dict(self._rows.vectors(c, base))))
 
     def _plan(self, connection: sa.Connection, base: str, texts: Mapping[str, str], chunk_characters: int) -> Plan:

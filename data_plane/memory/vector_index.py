@@ -1,6 +1,8 @@
 """The vector index: Chroma in memory, and exact search over what it does not hold yet.
 
-The one module that knows Chroma. Vectors are always given (Chroma would download a model to make them), telemetry
+A base of few vectors is searched exactly for good: that is faster than Chroma's search, and a node with no larger one
+does without Chroma, which takes a second of processor time to import and 25 MB. The one module that knows Chroma.
+Vectors are always given (Chroma would download a model to make them), telemetry
 is off, and nothing is on disk.
 """
 
@@ -9,16 +11,19 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
-import chromadb
 import numpy as np
-from chromadb.config import Settings
 from numpy.typing import NDArray
+
+from faos_core.late_imports import IMPORTING
 
 Vector = NDArray[np.float32]
 
+EXACT_VECTORS = 256  # a base of no more is not worth an index: all of them are compared in less time
 BATCH_VECTORS = 256
+CONNECTING = Lock()  # a first client makes what all of the process share; another one meanwhile finds half of it
 HNSW = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, "ef_search": 256}
 
 
@@ -32,27 +37,33 @@ class Hit:
 class Base:
     """One named set of vectors. An id is in `waiting` or in the collection; in both, `waiting` counts."""
 
-    collection: Any
+    collection: Any = None  # Chroma's, of a base that has grown beyond EXACT_VECTORS
     waiting: dict[str, Vector] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)  # not taken out of the collection yet
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the collection lacks something; small bases have none."""
+        if self.collection is None:
+            return len(self.waiting) > EXACT_VECTORS
+        return bool(self.waiting or self.removed)
 
 
 class VectorIndex:
     """Vectors under names. What `stage` and `discard` were given counts for the next search at once; `settle` moves
-    it into Chroma. Every method is for the event loop's thread; Chroma runs in a thread of its own.
+    it into Chroma where there is enough of it. Every method is for the event loop's thread; Chroma has its own.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chroma")
         self._client: Any = None
+        self._made: set[str] = set()  # bases with a collection; both are Chroma's thread's
         self._bases: dict[str, Base] = {}
         self._prefix = uuid.uuid4().hex  # Chroma shares one memory among all clients of a process
 
-    async def open(self, name: str) -> None:
+    def open(self, name: str) -> None:
         """Make the base, empty. Idempotent."""
-        if name not in self._bases:
-            collection = await self._call(self._create, name)
-            self._bases.setdefault(name, Base(collection))
+        self._bases.setdefault(name, Base())
 
     def __contains__(self, name: str) -> bool:
         return name in self._bases
@@ -68,27 +79,33 @@ class VectorIndex:
         base = self._bases[name]
         for vector_id in ids:
             base.waiting.pop(vector_id, None)
-        base.removed.update(ids)
+        if base.collection is not None:
+            base.removed.update(ids)
 
     async def settle(self) -> None:
-        """Until nothing waits: move what was staged and discarded into Chroma, a batch at a time. Cancel-safe."""
+        """Until nothing need wait: move what was staged and discarded into Chroma, a batch at a time. Cancel-safe."""
         for name, base in tuple(self._bases.items()):
-            while self._bases.get(name) is base and (base.waiting or base.removed):
-                await self._settle_some(base)
+            while self._bases.get(name) is base and base.is_behind:
+                if base.collection is None:
+                    base.collection = await self._call(self._create, name)
+                else:
+                    await self._settle_some(base)
 
     async def search(self, name: str, query: Vector, *, top_k: int) -> list[Hit]:
         """Best first; exact for what waits, nearly exact for the rest. Raises KeyError for a base not opened."""
         base = self._bases[name]
         hidden = base.removed | base.waiting.keys()
         waiting = dict(base.waiting)
-        settled = await self._call(self._query, base.collection, query, top_k + len(base.removed))
+        settled: list[Hit] = []
+        if base.collection is not None:
+            settled = await self._call(self._query, base.collection, query, top_k + len(base.removed))
         found = [hit for hit in settled if hit.id not in hidden] + exact_search(waiting, query)
         return sorted(found, key=lambda hit: (-hit.score, hit.id))[:top_k]
 
     async def drop(self, name: str) -> None:
         """Forget the base. Idempotent."""
         if self._bases.pop(name, None):
-            await self._call(self._client.delete_collection, self._collection_name(name))
+            await self._call(self._delete, name)
 
     async def aclose(self) -> None:
         """Forget all; memory is freed. Idempotent."""
@@ -109,11 +126,18 @@ class VectorIndex:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _create(self, name: str) -> Any:
+        """Idempotent: whoever waited for it may have been cancelled meanwhile."""
         if self._client is None:
-            self._client = chromadb.EphemeralClient(Settings(anonymized_telemetry=False))
-        return self._client.create_collection(
+            self._client = new_client()
+        self._made.add(name)
+        return self._client.get_or_create_collection(
             self._collection_name(name), embedding_function=None, configuration={"hnsw": HNSW}
         )
+
+    def _delete(self, name: str) -> None:
+        if name in self._made:
+            self._client.delete_collection(self._collection_name(name))
+            self._made.discard(name)
 
     def _query(self, collection: Any, query: Vector, count: int) -> list[Hit]:
         available = min(count, collection.count())
@@ -124,6 +148,14 @@ class VectorIndex:
 
     def _collection_name(self, name: str) -> str:
         return f"{self._prefix}-{name}"
+
+
+def new_client() -> Any:
+    with IMPORTING:
+        import chromadb
+        from chromadb.config import Settings
+    with CONNECTING:
+        return chromadb.EphemeralClient(Settings(anonymized_telemetry=False))
 
 
 def change_collection(collection: Any, batch: Mapping[str, Vector], removed: Sequence[str]) -> None:

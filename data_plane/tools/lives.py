@@ -2,12 +2,12 @@
 server starts: importing `mcp` takes as long as loading a model, and happens beside that."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_plane.tools.interfaces import ToolDefinition, ToolResult
+from faos_core.late_imports import IMPORTING
 
 if TYPE_CHECKING:
     from data_plane.egress.http_door import HttpDoor
@@ -71,10 +71,6 @@ OnOver = Callable[[], None]
 class MakeLife(Protocol):
     async def __call__(self, on_over: OnOver) -> Life:
         """A life that has not begun. on_over: called once, when it is over and before any call hears of it."""
-
-
-# Two threads that enter a circle of modules at different places see half of one another's: ImportError.
-IMPORTING = threading.Lock()
 
 
 def preload() -> None:
