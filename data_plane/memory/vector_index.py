@@ -2,8 +2,7 @@
 
 A base of few vectors is searched exactly for good: that is faster than Chroma's search, and a node with no larger one
 does without Chroma, which takes a second of processor time to import and 25 MB. The one module that knows Chroma.
-Vectors are always given (Chroma would download a model to make them), telemetry
-is off, and nothing is on disk.
+Vectors are always given (Chroma would download a model to make them), telemetry is off, and nothing is on disk.
 """
 
 import asyncio
