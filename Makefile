@@ -6,6 +6,8 @@ SHELL := /bin/bash
 UV   := .cache/uv/bin/uv
 BIN  := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.cache/bin:$(PATH)
+# Images for containers set it; here every start of a process would compile half a thousand modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18

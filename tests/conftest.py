@@ -2,6 +2,13 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
+
+# Bytecode is kept whatever the environment says, and out of the sources: hundreds of processes start here, and without
+# it the suite spends most of its time on compiling the same modules again.
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parents[1] / ".cache" / "bytecode"))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Before anything imports grpc: its fork handlers run in the child between fork and exec, and have killed it (SIGBUS).
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -11,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.parts import have
 
+sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 pytest_plugins = ("tests.servers.databases",)
 MISSING = pytest.StashKey[set[str]]()
 
