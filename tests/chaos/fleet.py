@@ -20,7 +20,7 @@ from data_plane.identity.join import join
 from faos.admin.v1 import admin_pb2 as admin
 from faos_cli import admin_client, site_client
 from faos_cli.context import read_context
-from tests.e2e.processes import FAOS, Running, running
+from tests.e2e.processes import FAOS, Running, bytecode_apart, running
 from tests.parts import libfaketime
 from tests.servers import stub_model
 from tests.servers.postgres import PostgresServer
@@ -103,7 +103,7 @@ class Process:
         library = libfaketime()
         if library is None:
             return {}
-        return {
+        return bytecode_apart("-chaos") | {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self.clock),
             "FAKETIME_CACHE_DURATION": "1",

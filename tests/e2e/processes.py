@@ -16,12 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.parts import ASSETS
+from tests.parts import ASSETS, ROOT
 from tests.patience import PATIENCE_S
 from tests.ports import own_port
 
 FAOS = (sys.executable, "-m", "faos_cli")
 ENVIRONMENT = os.environ | {"FAOS_ASSETS": str(ASSETS), "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def bytecode_apart(clock: str) -> dict[str, str]:
+    """Under a wrong clock the sources' dates are others too: what such a process keeps of them is void for the rest,
+    and the other way round, so that each would compile them again."""
+    return {"PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / f"bytecode{clock}")}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from faos.tunnel.v1 import tunnel_pb2 as tunnel
-from tests.e2e.processes import FAOS, finished, running
+from tests.e2e.processes import FAOS, bytecode_apart, finished, running
 from tests.parts import libfaketime
 from tests.patience import PATIENCE_S
 from tests.system.harness import RunningControlPlane, running_control_plane
@@ -23,7 +23,8 @@ LIFETIME_S = 16.0
 @pytest.fixture
 def at_the_site(offset: str) -> dict[str, str]:
     """The environment of a program whose clock is wrong. The monotonic clock is the machine's: it cannot be set."""
-    return {"LD_PRELOAD": str(libfaketime()), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    clock = {"LD_PRELOAD": str(libfaketime()), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return clock | bytecode_apart(offset)
 
 
 @pytest.mark.parametrize("offset", ["+1d", "-1d"])
