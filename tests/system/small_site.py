@@ -83,9 +83,9 @@ def agent(name: str = "assistant", **spec: Any) -> pb.Resource:
 
 
 @asynccontextmanager
-async def running_node(data_dir: Path, site_toml: Path) -> AsyncIterator[Node]:
-    settings = NodeSettings(data_dir=data_dir, site_file=site_toml, apply=ApplyTimes(soak_s=0.1))
-    async with node(settings) as running:
+async def running_node(data_dir: Path, site_toml: Path, **settings: Any) -> AsyncIterator[Node]:
+    chosen = NodeSettings(data_dir=data_dir, site_file=site_toml, apply=ApplyTimes(soak_s=0.1), **settings)
+    async with node(chosen) as running:
         yield running
 
 

@@ -27,7 +27,7 @@ from tests.system.small_site import (
     tool_server,
     until_settled,
 )
-from tunnel import backoff
+from tunnel.backoff import FIRST_S
 
 pytestmark = pytest.mark.needs("embedder", "bwrap", "model")
 
@@ -277,11 +277,8 @@ LATER_FRAMES: dict[str, bytes] = {
 }
 
 
-async def test_frames_out_of_turn_close_the_stream_and_the_node_dials_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_frames_out_of_turn_close_the_stream_and_the_node_dials_again(tmp_path: Path) -> None:
     """What a frame cannot mean is not guessed at; four bytes of garbage once stopped the whole node."""
-    monkeypatch.setattr(backoff, "CAP_S", 0.1)  # it dials nine times
     site_toml = fill_small_site(tmp_path / "site")
     async with running_control_plane(tmp_path / "cp") as plane:
         await plane.create_tenant()
@@ -290,7 +287,7 @@ async def test_frames_out_of_turn_close_the_stream_and_the_node_dials_again(
     cloud = HijackedCloud(tmp_path / "cp")
     answers: dict[str, str] = {}
 
-    async with cloud.serving(address), running_node(tmp_path / "node", site_toml) as running:
+    async with cloud.serving(address), running_node(tmp_path / "node", site_toml, dial_again_s=FIRST_S) as running:
         for name, raw in FRAMES.items():
             stream = await cloud.next_stream()
             answers[name] = await answer_to(stream, raw)
