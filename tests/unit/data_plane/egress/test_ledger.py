@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -130,12 +131,21 @@ async def test_readers_never_see_damage_in_a_ledger_that_is_being_written(tmp_pa
     """An auditor's check beside a busy node must not cry wolf over a record that is half written."""
     folder, body = tmp_path / "ledger", bytes(3000)
 
+    rounds = 0
+
     async def keep_writing(ledger: Ledger, reading: "asyncio.Future[None]") -> None:
+        """200 records for each reading: more would have the reader of a busy machine read ever longer ledgers."""
         while not reading.done():
-            await ledger.append(entry(0, body=body))
+            if ledger.head().size < 200 * rounds:
+                await ledger.append(entry(0, body=body))
+            else:
+                await asyncio.sleep(0.001)
 
     def keep_reading(ledger: Ledger) -> None:
-        for _ in range(20):
+        nonlocal rounds
+        for rounds in range(1, 21):  # the writers look at it
+            while ledger.head().size <= 200 * (rounds - 1):
+                time.sleep(0.001)
             acknowledged = ledger.head().size
             report = ledger_verifier.verify(folder)
             assert (report.problem, report.size >= acknowledged) == ("", True)
