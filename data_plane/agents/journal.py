@@ -103,18 +103,24 @@ class Journal:
         return await self._store.write(begin)
 
     async def record_step(
-        self, open_run: OpenRun, step: RecordedStep, *, then: StepRequest | Ending, effort: RunEffort | None = None
+        self,
+        open_run: OpenRun,
+        step: RecordedStep,
+        *,
+        then: StepRequest | Ending,
+        elapsed_s: float = 0.0,
+        effort: RunEffort | None = None,
     ) -> RecordedStep | RunRecord:
         """Record a begun step's outcome; in the same transaction begin the next step, or end the run.
 
-        step: with its outcome and finished_at. effort: of the whole run, this step among it, from who has all of its
+        step: with its outcome and finished_at. elapsed_s: how long the run has been under way. effort: of the whole run, this step among it, from who has all of its
         steps at hand; None has it looked up where it is asked for. Returns the begun step, or the ended run.
         Raises: InternalError (run.step_recorded) when it has a result already, or is gone (its subject was erased).
         """
 
         def record(connection: sa.Connection) -> RecordedStep | RunRecord:
             self._record(connection, open_run, step)
-            return self._follow(connection, open_run, step.sequence + 1, then, effort)
+            return self._follow(connection, open_run, step.sequence + 1, then, elapsed_s, effort)
 
         return await self._store.write(record)
 
@@ -228,7 +234,7 @@ class Journal:
         }
 
     def _insert_step(
-        self, connection: sa.Connection, open_run: OpenRun, sequence: int, request: StepRequest
+        self, connection: sa.Connection, open_run: OpenRun, sequence: int, request: StepRequest, elapsed_s: float = 0.0
     ) -> RecordedStep:
         run_id, now = open_run.run.run_id, self._clock.now()
         seal = self._sealing(connection, step_row(run_id, sequence), open_run.subject)
@@ -242,9 +248,10 @@ class Journal:
             "request": seal(steps.c.request, request.body),
             "error_code": "",
             "started_at_us": _microseconds(now),
+            "elapsed_ms": int(elapsed_s * 1000),
         }
         INSERT_STEP.run(connection, row)
-        return RecordedStep(sequence, request, None, now, None, 1, idempotency_key(run_id, sequence))
+        return RecordedStep(sequence, request, None, now, None, 1, idempotency_key(run_id, sequence), elapsed_s)
 
     def _record(self, connection: sa.Connection, open_run: OpenRun, step: RecordedStep) -> None:
         if step.outcome is None or step.finished_at is None:
@@ -267,11 +274,12 @@ class Journal:
         open_run: OpenRun,
         sequence: int,
         then: StepRequest | Ending,
+        elapsed_s: float = 0.0,
         effort: RunEffort | None = None,
     ) -> RecordedStep | RunRecord:
         if isinstance(then, Ending):
             return self._end(connection, open_run, then, effort)
-        return self._insert_step(connection, open_run, sequence, then)
+        return self._insert_step(connection, open_run, sequence, then, elapsed_s)
 
     def _end(
         self, connection: sa.Connection, open_run: OpenRun, ending: Ending, effort: RunEffort | None = None
@@ -332,6 +340,7 @@ class Journal:
             _moment(row.finished_at_us) if row.finished_at_us is not None else None,
             attempts or row.attempts,
             idempotency_key(row.run_id, row.sequence),
+            row.elapsed_ms / 1000,
         )
 
 
@@ -390,6 +399,7 @@ INSERT_STEP = HotStatement(
         "request",
         "error_code",
         "started_at_us",
+        "elapsed_ms",
     ),
 )
 SELECT_RUN = sa.select(runs).where(runs.c.id == RUN)

@@ -47,7 +47,8 @@ FROM_TOOL = "tool-output"
 
 
 def decide(plan: Plan, history: Sequence[RecordedStep], *, elapsed_s: float) -> StepRequest | Ending:
-    """What comes next. history: every recorded step in order; elapsed_s: since the run's start, waiting included."""
+    """What comes next. history: every recorded step in order; elapsed_s: how long the run has been under way,
+    waiting included."""
     if history and _outcome(history[-1]).error_code == errors.SECONDS_EXHAUSTED.code:
         return Ending(RunState.LIMITED, error_code=errors.SECONDS_EXHAUSTED.code)
     proposed = _proposed(plan, history)

@@ -39,6 +39,7 @@ steps = sa.Table(
     sa.Column("error_code", sa.String(64), nullable=False),
     sa.Column("started_at_us", sa.BigInteger, nullable=False),
     sa.Column("finished_at_us", sa.BigInteger),  # none until it is recorded
+    sa.Column("elapsed_ms", sa.BigInteger, nullable=False, server_default="0"),  # of the run, when it was begun
 )
 
 register(SubjectRows("agents.runs", (steps, runs)))

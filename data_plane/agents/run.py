@@ -38,7 +38,7 @@ class RunDriver:
         self._performer = performer
         self._broadcast = broadcast
         self._clock = clock
-        self._started_s: dict[RunId, float] = {}  # on the monotonic clock, of the runs that are driven here
+        self._began_s: dict[RunId, float] = {}  # on the monotonic clock, of the runs that are driven here
 
     async def drive(
         self, open_run: OpenRun, plan: Plan, revision: int, history: Sequence[RecordedStep], begun: RecordedStep
@@ -50,9 +50,10 @@ class RunDriver:
         up again from there.
         """
         recorded, step = list(history), begun
+        self._began_s.setdefault(open_run.run.run_id, self._clock.monotonic_s() - begun.elapsed_s)
         while True:
             recorded.append(await self._do(open_run, plan, step))
-            decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run))
+            decision = decide(plan, recorded, elapsed_s=self._elapsed_s(open_run.run.run_id))
             then = marked(decision, revision, open_run.run)
             following = await self._record(open_run, recorded, then)
             self._publish_finished(open_run.run, recorded[-1])
@@ -73,14 +74,17 @@ class RunDriver:
         effort = effort_of(recorded) if isinstance(then, Ending) else None
         while True:
             try:
-                return await self._journal.record_step(open_run, recorded[-1], then=then, effort=effort)
+                elapsed_s = self._elapsed_s(open_run.run.run_id)
+                return await self._journal.record_step(
+                    open_run, recorded[-1], then=then, elapsed_s=elapsed_s, effort=effort
+                )
             except FaosError as error:
                 if error.code not in (store_errors.UNAVAILABLE, store_errors.DISK_FULL):
                     raise
             await self._clock.sleep(DATABASE_RETRY_S)
 
     async def _do(self, open_run: OpenRun, plan: Plan, step: RecordedStep) -> RecordedStep:
-        left_s = max(0.0, plan.bounds.seconds - self._elapsed_s(open_run.run))
+        left_s = max(0.0, plan.bounds.seconds - self._elapsed_s(open_run.run.run_id))
         outcome = StepOutcome({}, SECONDS_EXHAUSTED.code)
         with self._sight.step(open_run.run, step) as sight:
             try:
@@ -99,14 +103,13 @@ class RunDriver:
 
     def let_go(self, run_id: RunId) -> None:
         """The run is not driven here any more."""
-        self._started_s.pop(run_id, None)
+        self._began_s.pop(run_id, None)
 
-    def _elapsed_s(self, run: RunRecord) -> float:
-        """Since its start, waiting included. Only how long ago that was when this process took it up is the wall
-        clock's word: that may be set meanwhile, and by a day."""
-        now_s = self._clock.monotonic_s()
-        ago_s = max(0.0, (self._clock.now() - run.started_at).total_seconds())
-        return now_s - self._started_s.setdefault(run.run_id, now_s - ago_s)
+    def _elapsed_s(self, run_id: RunId) -> float:
+        """How long it has been under way, waiting included. Of the time before this process took it up: as the journal
+        says, up to the step that was cut off. No wall clock is asked, which may be set by a day meanwhile: the time
+        in which no process drove it is not counted."""
+        return self._clock.monotonic_s() - self._began_s[run_id]
 
     def publish_begun(self, open_run: OpenRun, step: RecordedStep) -> None:
         run_id = open_run.run.run_id

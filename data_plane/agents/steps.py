@@ -144,6 +144,7 @@ class RecordedStep:
     finished_at: datetime | None
     attempts: int
     idempotency_key: str
+    elapsed_s: float = 0.0  # how long the run had been under way when it was first begun; to the millisecond
 
 
 @dataclass(frozen=True, slots=True)
