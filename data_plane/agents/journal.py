@@ -113,8 +113,9 @@ class Journal:
     ) -> RecordedStep | RunRecord:
         """Record a begun step's outcome; in the same transaction begin the next step, or end the run.
 
-        step: with its outcome and finished_at. elapsed_s: how long the run has been under way. effort: of the whole run, this step among it, from who has all of its
-        steps at hand; None has it looked up where it is asked for. Returns the begun step, or the ended run.
+        step: with its outcome and finished_at. elapsed_s: how long the run has been under way. effort: of the whole
+        run, this step among it, from who has all of its steps at hand; None has it looked up where it is asked for.
+        Returns the begun step, or the ended run.
         Raises: InternalError (run.step_recorded) when it has a result already, or is gone (its subject was erased).
         """
 

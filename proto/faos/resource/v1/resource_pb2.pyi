@@ -321,7 +321,7 @@ class RunLimits(_message.Message):
     max_output_tokens: _builtins.int
     """Generated tokens over all turns [2048]."""
     max_seconds: _builtins.int
-    """Wall seconds from start to end, waiting included [300]."""
+    """Seconds that the run is under way, waiting included; the time in which its node was down is not counted [300]."""
     def __init__(
         self,
         *,
