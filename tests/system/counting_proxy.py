@@ -17,7 +17,7 @@ class Wire:
         self.up_bytes = self.down_bytes = self.connections = 0
         self._target_port = target_port
         self._is_cut = False
-        self._break_at: int | None = None
+        self._hold_at: int | None = None
         self._passes = asyncio.Event()
         self._passes.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -27,9 +27,9 @@ class Wire:
         for writer in self._writers:
             writer.transport.abort()
 
-    def cut_once_after(self, down_bytes: int) -> None:
-        """Connections break when so many more have gone down; new ones hold."""
-        self._break_at = self.down_bytes + down_bytes
+    def hold_after(self, down_bytes: int) -> None:
+        """Nothing passes any more once so many more have gone down."""
+        self._hold_at = self.down_bytes + down_bytes
 
     def hold(self) -> None:
         self._passes.clear()
@@ -48,6 +48,8 @@ class Wire:
             writer.close()
             return
         ends = {writer, far_writer}
+        for end in ends:
+            end.transport.set_write_buffer_limits(0)  # what is counted has gone: nothing waits here
         self._writers |= ends
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pump(reader, far_writer, "up_bytes"))
@@ -61,10 +63,9 @@ class Wire:
                 setattr(self, direction, getattr(self, direction) + len(data))
                 writer.write(data)
                 await writer.drain()
-                if self._break_at is not None and self.down_bytes >= self._break_at:
-                    self._break_at = None
-                    self.cut()
-                    self.heal()
+                if self._hold_at is not None and self.down_bytes >= self._hold_at:
+                    self._hold_at = None
+                    self.hold()
         writer.close()
 
 

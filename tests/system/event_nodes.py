@@ -23,11 +23,21 @@ from tests.system.test_certificate_life import Eager, Obedient
 from tunnel.client import BlobFetcher, TunnelClient
 
 
+class WatchedBlobs(BlobFetcher):
+    """Shows what has arrived of a blob while it is fetched."""
+
+    arrived: bytes | bytearray = b""
+
+    async def _fetch(self, sha256: bytes, data: bytearray) -> None:
+        self.arrived = data
+        await super()._fetch(sha256, data)
+
+
 @dataclass
 class EventNode:
     side: Obedient
     spool: EventSpool
-    blobs: BlobFetcher
+    blobs: WatchedBlobs
     made: int = 0
 
     async def make(self) -> str:
@@ -49,7 +59,7 @@ async def event_node(address: str, data_dir: Path, *, limits: SpoolLimits | None
         epoch, allow = identity.next_epoch(), egress.identifiers.allow
         node = member.identity.spiffe_id
         spool = await EventSpool.open(storage.store, clock, node=node, epoch=epoch, allow=allow, limits=limits)
-        side, blobs = Obedient(egress, epoch=epoch), BlobFetcher()
+        side, blobs = Obedient(egress, epoch=epoch), WatchedBlobs()
         client = TunnelClient(
             [address],
             NodeCertificates(identity, clock, allow=allow),

@@ -262,9 +262,13 @@ async def test_a_blob_that_stops_half_way_goes_on_where_it_stopped(tmp_path: Pat
         await plane.apply(large)
         await eventually(partial(node.side.is_at, 1))
         node.side.egress.identifiers.allow(digest)
-        wire.cut_once_after(3 * CHUNK_BYTES)  # a window of 64 KiB: what came before the last of them has been read
+        wire.hold_after(3 * CHUNK_BYTES)
+        fetching = asyncio.create_task(node.blobs.get(digest))
+        await eventually(lambda: len(node.blobs.arrived) >= CHUNK_BYTES)
+        wire.cut()
         with pytest.raises(UnavailableError):
-            await node.blobs.get(digest)
+            await fetching
+        wire.heal()
 
         body = await got_in_the_end(node, digest)
 
