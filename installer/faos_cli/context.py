@@ -1,7 +1,8 @@
 """Which control plane and which node the commands speak to: a small JSON file, and flags over it.
 
     {"admin_address": "127.0.0.1:7444", "ca_file": "control-plane/ca/ca.pem", "token_file": "…/admin.token",
-     "tenant": "mercy", "site": "main", "node_data_dir": "node", "control_plane_data_dir": "control-plane"}
+     "tenant": "mercy", "site": "main", "node_data_dir": "node", "site_file": "site/site.toml",
+     "control_plane_data_dir": "control-plane"}
 
 Every key may be absent; relative paths are relative to the file's own folder. Looked for in this order: --context and
 FAOS_CONTEXT (a name that `faos context add` gave, or a file, or a folder that holds one), .faos/context.json in the
@@ -27,7 +28,7 @@ FILE_NAME = "context.json"
 FOLDER = ".faos"
 VARIABLE = "FAOS_CONTEXT"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-PATHS = ("ca_file", "token_file", "node_data_dir", "control_plane_data_dir")
+PATHS = ("ca_file", "token_file", "node_data_dir", "site_file", "control_plane_data_dir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,15 @@ class Context:
     tenant: str | None = None
     site: str | None = None
     node_data_dir: Path | None = None
+    site_file: Path | None = None  # of that node; None: site.toml in its data folder
     control_plane_data_dir: Path | None = None
     file: Path | None = None  # that it was read from
     name: str = ""  # of a named one
 
     def overridden(self, **flags: Any) -> "Context":
-        """With every flag that was given in place of what the file says."""
-        return replace(self, **{key: value for key, value in flags.items() if value is not None})
+        """With every flag that was given in place of what the file says; another node has another ceiling."""
+        given = {key: value for key, value in flags.items() if value is not None}
+        return replace(self, **({"site_file": None} if "node_data_dir" in given else {}) | given)
 
     def require_admin(self) -> tuple[str, Path, Path]:
         """Address, CA file and token file. Raises SetupError that names the first one missing."""

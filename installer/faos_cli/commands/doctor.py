@@ -19,7 +19,7 @@ DEFAULT_FOLDER = Path("faos-node")
 @click.argument("string", required=False, default="")
 @click.option("--data", type=FOLDER, help="The node's data folder.  [default: of the context]")
 @click.option("--config", type=FILE, help="node.toml; with --control-plane: control-plane.toml")
-@click.option("--site-file", type=FILE, help="The site's ceiling.  [default: site.toml in the data folder]")
+@click.option("--site-file", type=FILE, help="The site's ceiling.  [default: the context's, or site.toml in --data]")
 @click.option("--control-plane", "of_control_plane", is_flag=True, help="Look at a control plane of this machine.")
 @network_options
 @output_option("text", "json")
@@ -53,25 +53,21 @@ def doctor(ctx: click.Context, /, string: str, output: str, **given: Any) -> Non
 def checks_of_node(
     ctx: click.Context, string: str, *, data: Path | None, config: Path | None, site_file: Path | None, **network: Any
 ) -> "list[Check]":
-    """Raises FaosError for settings or a string that cannot be read."""
+    """Of the node that was named, else of the context's; for a machine that is about to join, of the folder where
+    `faos join` would put its data. Raises FaosError for settings or a string that cannot be read."""
     from data_plane.doctor.service import checks_of
     from data_plane.doctor.subject import subject_of
     from faos_cli.commands.join import network_of
     from faos_cli.commands.node import settings_of
+    from faos_cli.options import context_of
     from faos_core.clock import SystemClock
 
-    folder = data if config else data or folder_of(ctx, string)
-    settings = settings_of(config, data=folder, site_file=site_file, soak_s=None)
+    if not (config or data or string):
+        context = context_of(ctx)
+        data, site_file = context.require_node(), site_file or context.site_file
+    settings = settings_of(config, data=data or (None if config else DEFAULT_FOLDER), site_file=site_file, soak_s=None)
     said = network_of(**network)
     return checks_of(subject_of(settings, said or settings.network(), SystemClock(), string))
-
-
-def folder_of(ctx: click.Context, string: str) -> Path:
-    """The context's node; for a machine that is about to join, where `faos join` would put its data."""
-    from faos_cli.options import context_of
-
-    folder: Path = DEFAULT_FOLDER if string else context_of(ctx).require_node()
-    return folder
 
 
 def checks_of_control_plane(ctx: click.Context, data: Path | None, config: Path | None) -> "list[Check]":

@@ -75,6 +75,7 @@ def save_context(layout: Layout, admin_port: int) -> Context:
         tenant=TENANT,
         site=SITE,
         node_data_dir=layout.node,
+        site_file=layout.ceiling,
         control_plane_data_dir=layout.control_plane,
     )
     with told_by_path(layout.context):

@@ -146,3 +146,11 @@ def test_incomplete_context_names_the_key_and_the_flag(tmp_path: Path) -> None:
 
     assert "'ca_file'" in caught.value.why
     assert "--ca FILE" in caught.value.next_step
+
+
+def test_another_node_does_not_keep_the_ceiling_of_the_first() -> None:
+    """`faos context add other --data …` beside `faos up` would have its doctor read another site's ceiling."""
+    context = Context(node_data_dir=Path("/a"), site_file=Path("/a/up.toml"), tenant="mercy")
+
+    assert context.overridden(node_data_dir=Path("/b")) == Context(node_data_dir=Path("/b"), tenant="mercy")
+    assert context.overridden(tenant="other").site_file == Path("/a/up.toml")

@@ -1,5 +1,6 @@
 """`faos doctor` as a person and a script see it."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,24 @@ async def test_findings_are_told_with_cause_and_next_step(run_faos: "RunFaos", t
     assert "failed" in done.out.splitlines()[-1]
     assert done.err == ""
     assert not (tmp_path / "nowhere").exists()
+
+
+async def test_site_file_of_the_context_is_looked_at(run_faos: "RunFaos", tmp_path: Path) -> None:
+    """Beside `faos up`, whose ceiling is not in the node's folder, the bare command finds it; a flag wins over it."""
+    (tmp_path / ".faos").mkdir()
+    (tmp_path / "elsewhere.toml").write_text("nonsense = 1\n")
+    context = {"node_data_dir": "../node", "site_file": "../elsewhere.toml"}
+    (tmp_path / ".faos" / "context.json").write_text(json.dumps(context))
+
+    done = await run_faos("doctor")
+    flagged = await run_faos("doctor", "--site-file", "third.toml")
+    named = await run_faos("doctor", "--data", "node")
+
+    assert "elsewhere.toml: " in done.out
+    assert "nonsense" in done.out
+    assert "third.toml" in flagged.out
+    assert "elsewhere.toml" not in flagged.out
+    assert str(tmp_path / "node" / "site.toml") in named.out, "another node may have another ceiling"
 
 
 async def test_json_is_in_order_and_complete(run_faos: "RunFaos", plane: RunningControlPlane, tmp_path: Path) -> None:
