@@ -74,6 +74,12 @@ BLOB_UNKNOWN = define(
     why="It is not part of what this tenant stands at.",
     next_step="Nothing to do: the node asks again with the next offer.",
 )
+BLOBS_BUSY = define(
+    "blob.busy",
+    what="This node already fetches {most} resources at once.",
+    why="Each fetch holds its answer in the control plane's memory, so their number is bounded for each node.",
+    next_step="Nothing to do: the node asks again by itself.",
+)
 CLOCK_DIFFERS = define(
     "clock.differs",
     what="This machine's clock differs from the control plane's by more than five minutes.",

@@ -6,6 +6,7 @@ sessions; a session itself costs one coroutine.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,10 +20,11 @@ from faos_core.errors import (
     ConflictError,
     FaosError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from faos_core.ids import NodeIdentity, parse_recovery_id
 from tunnel.error_mapping import ErrorInterceptor
-from tunnel.errors import PEER_UNKNOWN, SESSION_SUPERSEDED
+from tunnel.errors import BLOBS_BUSY, PEER_UNKNOWN, SESSION_SUPERSEDED
 from tunnel.events import EventReceiver
 from tunnel.interfaces import Context, Enrolments, EventLog, Fleet, Recorder, Renewals
 from tunnel.live_session import RETIRE_S, LiveSession
@@ -34,6 +36,7 @@ from tunnel.tls import MAX_FRAME_BYTES, MAX_UPSTREAM_BYTES, Credentials, Peer, b
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024  # of a blob: what a cut connection costs at most
+BLOBS_AT_ONCE = 4  # of one node, which asks for one after the other; more than one while it changes its connection
 STOP_GRACE_S = 3.0
 TICK_S, MOST_TICK_S = 0.5, 2.0  # between two looks at what sessions have to do; an eighth of a heartbeat in between
 TICKED_AT_ONCE = 256
@@ -72,6 +75,7 @@ class TunnelServer:
         self._live: dict[NodeIdentity, LiveSession] = {}  # the newest session of each node that was welcomed
         self._sessions: set[LiveSession] = set()  # these, those not welcomed yet, and those that are about to end
         self._calls: set[OpenCall] = set()  # what nodes have open besides their sessions
+        self._blobs: Counter[NodeIdentity] = Counter()  # under way
         self._tasks: asyncio.TaskGroup | None = None  # while it runs
         self._window = PushWindow()
 
@@ -205,10 +209,19 @@ class TunnelServer:
         await self._run_call("GetBlob", context, lambda call: self._send_blob(call, request, context))
 
     async def _send_blob(self, call: OpenCall, request: tunnel.GetBlobRequest, context: Context) -> None:
-        data = await self._fleet.blob(call.identity, request.sha256)
-        for at in range(request.offset_bytes, len(data), CHUNK_BYTES):
-            chunk = tunnel.BlobChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES], total_bytes=len(data))
-            await context.write(chunk)
+        """One of a node's few: an answer that nobody reads stays here for as long as its connection."""
+        if self._blobs[call.identity] >= BLOBS_AT_ONCE:
+            raise UnavailableError(BLOBS_BUSY, most=BLOBS_AT_ONCE)
+        self._blobs[call.identity] += 1
+        try:
+            data = await self._fleet.blob(call.identity, request.sha256)
+            for at in range(request.offset_bytes, len(data), CHUNK_BYTES):
+                chunk = tunnel.BlobChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES], total_bytes=len(data))
+                await context.write(chunk)
+        finally:
+            self._blobs[call.identity] -= 1
+            if not self._blobs[call.identity]:
+                del self._blobs[call.identity]
 
     async def _push_events(self, requests: AsyncIterator[tunnel.EventBatch], context: Context) -> None:
         await self._run_call("PushEvents", context, lambda call: self._take_events(call, requests, context))

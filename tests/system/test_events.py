@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc
 import pytest
 
 from control_plane.config.revisions import Body
@@ -36,10 +37,11 @@ from tests.system.harness import TENANT, RunningControlPlane, running_control_pl
 from tests.system.test_enrolment import session_status
 from tests.system.test_sessions import ending, eventually, policy
 from tunnel.client import GET_BLOB, open_channel
+from tunnel.error_mapping import DETAIL_KEY
 from tunnel.errors import SESSION_SUPERSEDED
 from tunnel.event_push import PUSH_EVENTS
 from tunnel.events import CREDIT_EVENTS
-from tunnel.server import CHUNK_BYTES
+from tunnel.server import BLOBS_AT_ONCE, CHUNK_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -226,6 +228,45 @@ async def test_revoking_cuts_events_and_blobs_within_a_second(tmp_path: Path, mo
             took_s.append(await revoked_and_cut(plane, member, asked))
 
     assert min(took_s) < 1.0
+
+
+async def test_a_node_fetches_a_few_blobs_at_once_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hostile node that opens a hundred and reads none of them would hold a hundred answers in memory."""
+    goes_on = asyncio.Event()
+
+    async def slowly(*_: object) -> bytes:
+        await goes_on.wait()
+        return b"body"
+
+    monkeypatch.setattr(FleetService, "blob", slowly)
+    request = tunnel.GetBlobRequest(sha256=bytes(32)).SerializeToString()
+    async with running_control_plane(tmp_path / "cp", heartbeat_s=300.0) as plane:
+        await plane.create_tenant()
+        mine, theirs = [(await plane.join(tmp_path / f"node-{number}")).credentials for number in range(2)]
+        async with open_channel(plane.tunnel_address, mine) as channel:
+            fetches = [asyncio.create_task(refusal(channel, request)) for _ in range(BLOBS_AT_ONCE + 3)]
+            await eventually(lambda: sum(fetch.done() for fetch in fetches) == 3)
+            refused = [fetch.result() for fetch in fetches if fetch.done()]
+            async with open_channel(plane.tunnel_address, theirs) as another:
+                other = asyncio.create_task(refusal(another, request))
+                goes_on.set()
+                assert await other == "", "what one node does is not another's"
+            assert (await asyncio.gather(*fetches)).count("") == BLOBS_AT_ONCE
+            assert await refusal(channel, request) == "", "there is room again"
+
+    assert all(each.startswith("UNAVAILABLE") and "blob.busy" in each for each in refused), "so a node asks again"
+
+
+async def refusal(channel: grpc.aio.Channel, request: bytes) -> str:
+    """Why a blob was not given; empty when it was."""
+    call = channel.unary_stream(GET_BLOB, response_deserializer=tunnel.BlobChunk.FromString)(request)
+    try:
+        async for chunk in call:
+            assert chunk.data == b"body"
+    except grpc.aio.AioRpcError as error:
+        detail = bytes(dict(error.trailing_metadata() or ())[DETAIL_KEY]).decode()  # type: ignore[arg-type]  # a -bin key
+        return f"{error.code().name} {detail}"
+    return ""
 
 
 async def revoked_and_cut(plane: RunningControlPlane, member: Membership, asked: asyncio.Event) -> float:
