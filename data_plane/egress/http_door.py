@@ -41,6 +41,7 @@ CHUNK_BYTES = 64 * 1024
 MESSAGE = "http.request"
 HEADERS = frozenset({"accept", "content-type", "last-event-id"})
 HEADER_PREFIXES = ("mcp-",)
+CREDENTIALS = frozenset({"mcp-session-id"})  # of the headers that go out: whoever reads it may speak in its session
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 CLASSES = {it: it.name for it in DoorCeiling}
 
@@ -148,7 +149,7 @@ class HttpDoor:
         url = self._admitted(request)
         headers = headers_of(request, url)
         async with self._places:
-            await self._record(request, url, wire_bytes(request, url, headers))
+            await self._record(request, url, wire_bytes(request, url, headers), keep=is_kept(request, headers))
             async with self._answer(request, url, headers) as answer:
                 yield answer
 
@@ -185,8 +186,8 @@ class HttpDoor:
             raise DeniedError(ENDPOINT_ELSEWHERE, endpoint=self.endpoint.name, door=self._door)
         return url
 
-    async def _record(self, request: HttpRequest, url: URL, wire: bytes) -> None:
-        """The bytes of what holds customer data are not kept, only their size and digest. Neither is a query."""
+    async def _record(self, request: HttpRequest, url: URL, wire: bytes, *, keep: bool) -> None:
+        """Size and digest in any case, never a query; the bytes, where they are kept."""
         entry = Entry(
             at=self._clock.now(),
             door=self._door,
@@ -195,7 +196,7 @@ class HttpDoor:
             message=MESSAGE,
             fields_by_class={CLASSES[request.data_class]: 1},
             body=wire,
-            keep_body=request.data_class is not DoorCeiling.CUSTOMER,
+            keep_body=keep,
         )
         await self._ledger.append(entry)
 
@@ -249,6 +250,11 @@ def headers_of(request: HttpRequest, url: URL) -> dict[str, str]:
     length = {"Content-Length": str(len(request.body))} if request.body or request.method not in WITHOUT_BODY else {}
     close = {} if request.method in KEEPING else {"Connection": "close"}
     return {"Host": url.host_port_subcomponent or "", **allowed, **length, **close}
+
+
+def is_kept(request: HttpRequest, headers: Mapping[str, str]) -> bool:
+    """Whether the ledger may hold the bytes: no customer's data and no credential in them."""
+    return request.data_class is not DoorCeiling.CUSTOMER and not CREDENTIALS & headers.keys()
 
 
 def wire_bytes(request: HttpRequest, url: URL, headers: Mapping[str, str]) -> bytes:

@@ -78,6 +78,21 @@ async def test_customer_bytes_are_not_kept_and_others_are(ledger: Ledger, tmp_pa
     assert segment.count(BODY) == 1
 
 
+async def test_bytes_with_a_sessions_credential_are_not_kept(ledger: Ledger, tmp_path: Path) -> None:
+    """Who reads the ledger could speak in the session otherwise."""
+    async with captured_http() as server, door(ledger, server.port) as opened:
+        request = replace(
+            post(server.port), data_class=DoorCeiling.IDENTIFIER, headers={"Mcp-Session-Id": "4711-secret"}
+        )
+        await read(opened, request)
+
+    [leaf] = read_leaves(tmp_path / "ledger")
+    assert b"mcp-session-id: 4711-secret" in server.requests[0]
+    assert leaf.body is None
+    assert leaf.body_sha256 == hashlib.sha256(server.requests[0]).digest()
+    assert b"4711-secret" not in next((tmp_path / "ledger").glob("*.seg")).read_bytes()
+
+
 async def test_headers_that_nobody_allowed_stay_here(ledger: Ledger) -> None:
     """Libraries add credentials and versions from the environment; none of them was asked for."""
     async with captured_http() as server, door(ledger, server.port) as opened:

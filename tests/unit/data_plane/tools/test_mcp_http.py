@@ -69,7 +69,10 @@ async def test_every_request_is_a_leaf_over_its_very_bytes(tmp_path: Path) -> No
     [of_call] = [leaf for leaf, method in zip(kept, methods, strict=True) if method == "tools/call"]
     assert (of_call.body, of_call.fields_by_class) == (None, {"CUSTOMER": 1})
     assert of_call.destination == f"127.0.0.1:{rogue.port}"
-    assert all(leaf.body is not None for leaf in kept if leaf is not of_call)
+    unkept = [leaf is of_call or b"mcp-session-id: " in request for leaf, request in zip(kept, seen, strict=True)]
+    assert [leaf.body is None for leaf in kept] == unkept, "no credential either"
+    assert True in unkept
+    assert False in unkept
     everything = b"".join(path.read_bytes() for path in ledger_folder(tmp_path).rglob("*") if path.is_file())
     assert b"canary-words" not in everything
 
@@ -204,6 +207,19 @@ async def test_session_can_be_cut_while_an_abandoned_call_wakes() -> None:
         exchanges.cut()
 
     assert waiting.done()
+
+
+async def test_abandoned_requests_are_not_remembered_for_ever() -> None:
+    """A session may last for months, and lose a call each minute."""
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(202))
+    exchanges = Exchanges(inner, lambda _fault, _error: None)
+    for number in range(5000):
+        word = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}
+        await exchanges.handle_async_request(httpx2.Request("POST", "http://box/mcp", json=word))
+
+    assert len(exchanges._abandoned) == 4096
+    with pytest.raises(AbandonedError):
+        await exchanges.unless_abandoned(4999, asyncio.Event().wait)
 
 
 async def until_abandoned(exchanges: Exchanges) -> None:
