@@ -62,6 +62,7 @@ class ToolServers:
         self._pins = pins or VolatilePins()
         self._open_door = open_door
         self._free_within_s = free_within_s
+        self._accepting = asyncio.Lock()  # what is read of the pins stands until it is written
         self._tasks = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -107,10 +108,11 @@ class ToolServers:
     async def _switch(self, change: "Change") -> None:
         """Pins first, durably: after a crash in between, what was seen is what was accepted. What a person accepted
         while the servers started stays accepted."""
-        for server in change.fresh.values():
-            stored, pins = await self._pins.of(server.settings.source), server.pins()
-            server.accept({tool: stored[tool] for tool in pins.keys() & stored.keys() if pins[tool] != stored[tool]})
-            await self._pins.put(server.settings.source, {tool: pins[tool] for tool in pins.keys() - stored.keys()})
+        async with self._accepting:
+            for server in change.fresh.values():
+                stored, pins = await self._pins.of(server.settings.source), server.pins()
+                server.accept({it: stored[it] for it in pins.keys() & stored.keys() if pins[it] != stored[it]})
+                await self._pins.put(server.settings.source, {tool: pins[tool] for tool in pins.keys() - stored.keys()})
         replaced = [it for name, it in self._servers.items() if name not in change.kept]
         self._servers = {**change.kept, **change.fresh}
         stop_all(replaced)
@@ -139,15 +141,17 @@ class ToolServers:
 
         Raises: NotFoundError (no such server, or the tool is not quarantined), UnavailableError (the server is down).
         """
-        found = self._server(server)
-        wanted = found.quarantined & {tool} if tool else found.quarantined
-        if tool and not wanted:
-            raise NotFoundError(errors.NOT_QUARANTINED, server=server, tool=tool[:128])
-        offered = {each: digest for each, digest in found.offers().items() if each in wanted}
-        if wanted - offered.keys():
-            raise UnavailableError(errors.SERVER_RESTARTING, server=server)
-        await self._pins.put(found.settings.source, offered)
-        return sorted(found.repin(offered))
+        async with self._accepting:
+            found = self._server(server)
+            wanted = found.quarantined & {tool} if tool else found.quarantined
+            if tool and not wanted:
+                raise NotFoundError(errors.NOT_QUARANTINED, server=server, tool=tool[:128])
+            offered = {each: digest for each, digest in found.offers().items() if each in wanted}
+            if wanted - offered.keys():
+                raise UnavailableError(errors.SERVER_RESTARTING, server=server)
+            await self._pins.put(found.settings.source, offered)
+            found.accept(offered)  # by digest: what it says by now may be something else again
+            return sorted(offered)
 
     def alarms(self) -> tuple[str, ...]:
         """Codes of the registry that need somebody's attention."""

@@ -20,6 +20,7 @@ class Fault(StrEnum):
     DIED = "died"
     HUNG = "hung"
     GARBAGE = "garbage"
+    ENDLESS = "endless"  # lists more tools than anybody could choose from
     NOT_STARTED = "not_started"
     STOPPED = "stopped"  # by us
 

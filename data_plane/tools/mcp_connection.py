@@ -28,8 +28,14 @@ for library_logger in ("mcp", "client"):  # they log what servers send
 
 IDEMPOTENCY_KEY = "faos/idempotencyKey"
 LIST_PAGES = 100
+LIST_TOOLS = 1024
+LIST_BYTES = 4 << 20  # of all that a server says of its tools
 PINNED_FIELDS = {"name", "title", "description", "input_schema", "output_schema", "annotations"}
 CLOSED = (anyio.BrokenResourceError, anyio.ClosedResourceError)  # what the library raises when it closes in a hurry
+
+
+class EndlessListError(Exception):
+    """A server's list of tools is longer than LIST_PAGES, LIST_TOOLS or LIST_BYTES."""
 
 
 Fail = Callable[[Fault], None]
@@ -173,6 +179,8 @@ class McpConnection:
                 await self._over.wait()
                 for proof in self._proofs:
                     proof.cancel()
+        except* EndlessListError:
+            self.fail(Fault.ENDLESS)
         except* (mcp.MCPError, ValidationError, RuntimeError, *CLOSED):
             self.fail(Fault.GARBAGE)  # unless it died or hung before: then that stands
         finally:
@@ -194,15 +202,27 @@ def fits(structured: dict[str, Any] | None, output_schema: Mapping[str, Any] | N
         return True
 
 
-async def list_tools(client: mcp.Client) -> list[mcp_types.Tool]:
+class Pages(Protocol):
+    """What lists tools: a client of the library."""
+
+    async def list_tools(self, *, cursor: str | None = None) -> mcp_types.ListToolsResult:
+        """One page."""
+
+
+async def list_tools(client: Pages) -> list[mcp_types.Tool]:
+    """All of them, or EndlessListError: a list that was cut would hide tools without a word."""
     tools: list[mcp_types.Tool] = []
+    size_bytes = 0
     cursor: str | None = None
     for _ in range(LIST_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
-        if (cursor := page.next_cursor) is None:
+        size_bytes += len(page.model_dump_json())
+        if len(tools) > LIST_TOOLS or size_bytes > LIST_BYTES:
             break
-    return tools
+        if (cursor := page.next_cursor) is None:
+            return tools
+    raise EndlessListError
 
 
 def definition_of(server: str, tool: mcp_types.Tool) -> ToolDefinition:

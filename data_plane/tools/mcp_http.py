@@ -42,6 +42,7 @@ GONE = frozenset({401, 403, 404})  # with 5xx: no session is to be had from it a
 LAST_EVENT_ID = "last-event-id"
 EVENT_STREAM = "text/event-stream"
 TYPES = ("application/json", EVENT_STREAM)
+REMEMBERED = 4096  # abandoned requests; many times what can be under way at once
 RequestId = int | str
 
 
@@ -119,7 +120,7 @@ class Exchanges(httpx2.AsyncBaseTransport):
         self._inner = inner
         self._fail = fail
         self._is_cut = False
-        self._abandoned: set[RequestId] = set()
+        self._abandoned: dict[RequestId, None] = {}  # the latest, in order
         self._waits: dict[asyncio.Timeout, RequestId | None] = {}
         self._request_of: WeakKeyDictionary[asyncio.Task[Any], RequestId] = WeakKeyDictionary()
 
@@ -194,7 +195,9 @@ class Exchanges(httpx2.AsyncBaseTransport):
         return httpx2.Response(answer.status_code, headers=answer.headers, stream=body)
 
     def _abandon(self, request_id: RequestId) -> None:
-        self._abandoned.add(request_id)
+        self._abandoned[request_id] = None
+        while len(self._abandoned) > REMEMBERED:
+            del self._abandoned[next(iter(self._abandoned))]
         self._wake(lambda waiting: waiting == request_id)
 
     def _is_over(self, request_id: RequestId | None) -> bool:

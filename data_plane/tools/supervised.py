@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from data_plane.ceiling.models import Limits
@@ -109,7 +109,7 @@ class SupervisedServer:
 
     @property
     def quarantined(self) -> frozenset[str]:
-        """Allowed tools whose definition was not the accepted one after some start, until `repin`."""
+        """Allowed tools whose definition was not the accepted one after some start, until `accept`."""
         return self._quarantined
 
     def pins(self) -> dict[str, str]:
@@ -119,14 +119,6 @@ class SupervisedServer:
     def offers(self) -> dict[str, str]:
         """Allowed tool → digest of what the server says of it now; empty while it is down."""
         return {tool: definition.sha256 for tool, definition in self._offered().items()}
-
-    def repin(self, tools: Iterable[str]) -> dict[str, str]:
-        """Accept what the server says now of those tools that it offers; returns their digests."""
-        accepted = {tool: it for tool in tools if (it := self._offered().get(tool))}
-        self._accepted |= accepted
-        self._pins |= {tool: it.sha256 for tool, it in accepted.items()}
-        self._quarantined -= accepted.keys()
-        return {tool: it.sha256 for tool, it in accepted.items()}
 
     def accept(self, pins: Mapping[str, str]) -> None:
         """Tool → digest that the site has accepted since this was made: they count, and no earlier ones."""
