@@ -13,7 +13,7 @@ from faos_cli.admin_client import AdminClient, connect
 from faos_cli.context import Context
 from faos_cli.errors import WATCH_LOST
 from faos_cli.listings import Listing
-from faos_cli.output import aligned, as_json, is_decorated, print_rich_table
+from faos_cli.output import aligned, as_json, is_decorated, print_rich_table, print_yaml
 from faos_core.errors import UnavailableError
 
 PATIENCE_S = 60.0
@@ -99,9 +99,13 @@ class Fleet:
         return tuple(cell for column, cell in zip(self._columns, self._cells(node), strict=True) if column != SEEN)
 
     def _documents(self, nodes: Iterable[admin.Node]) -> None:
-        """One JSON document per line and change."""
+        """One document for each change: a line of JSON, or a stream of YAML."""
         for node in nodes:
-            click.echo(json.dumps(as_json(node), ensure_ascii=False))
+            if self._output == "json":
+                click.echo(json.dumps(as_json(node), ensure_ascii=False))
+            else:
+                click.echo("---")
+                print_yaml(as_json(node))
 
     def _lines(self, changed: Sequence[admin.Node], left: Iterable[admin.Node]) -> None:
         rows: list[Sequence[str]] = [self._cells(node) for node in changed]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ruamel.yaml import YAML
 
 from control_plane.app import control_plane
 from control_plane.settings import ControlPlaneSettings
@@ -267,6 +268,20 @@ def test_fleet_prints_a_row_once_until_it_changes(capsys: pytest.CaptureFixture[
         ["n-1", "main", "GONE"],
     ]
     assert lines[2][3] == "7"
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_fleet_prints_a_document_for_each_change(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script reads them one by one, with the parser of the format that it asked for."""
+    fleet = Fleet(listing_named("nodes"), output)
+    for revision in (1, 1, 2):
+        node = admin.Node(tenant="t", name="n-1", site="main")
+        node.config.running_revision = revision
+        fleet.update([node], [])
+
+    out = capsys.readouterr().out
+    found = list(YAML(typ="safe").load_all(out)) if output == "yaml" else [json.loads(it) for it in out.splitlines()]
+    assert [int(each["config"]["runningRevision"]) for each in found] == [1, 2]
 
 
 def test_diff_shows_that_there_is_more() -> None:
