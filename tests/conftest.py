@@ -5,13 +5,17 @@ import signal
 import sys
 from pathlib import Path
 
+from faos_core.grpc_environment import SETTINGS
+
 # Bytecode is kept whatever the environment says, and out of the sources: hundreds of processes start here, and without
 # it the suite spends most of its time on compiling the same modules again.
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parents[1] / ".cache" / "bytecode"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Before anything imports grpc: its fork handlers run in the child between fork and exec, and have killed it (SIGBUS).
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Before anything imports grpc: its servers here are to be those of the product, and its fork handlers run in the child
+# between fork and exec, and have killed it (SIGBUS).
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", SETTINGS["GRPC_ENABLE_FORK_SUPPORT"])
+os.environ.setdefault("GRPC_EXPERIMENTS", SETTINGS["GRPC_EXPERIMENTS"])
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -138,9 +138,9 @@ def show_version(ctx: click.Context, wanted: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point, however it is started: every error ends as what, why and what to type next."""
     from faos_cli.failures import run_guarded
+    from faos_core.grpc_environment import settle
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log is for those who look at it, and goes where answers go
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # children are exec'd; its handlers killed one in between
+    settle(os.environ)
     sys.exit(run_guarded(lambda: faos.main(arguments, prog_name="faos", standalone_mode=False)))
 
 
