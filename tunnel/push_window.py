@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 
 PLACES = 32  # answers that a caller may find before it: half a millisecond each
-FEW_PLACES = 4  # that it may find each time after that
+FEW_PLACES = 2  # that it may find each time after that
 PATIENCE_S = 0.02
 ROOM_S = 0.5  # that there are few after a call began: it is over by then, and who calls often calls again
 
