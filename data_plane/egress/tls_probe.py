@@ -4,6 +4,8 @@ Only the leaf can be seen from Python 3.11; the name of who issued it is in ther
 """
 
 import asyncio
+import errno
+import os
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,9 +57,7 @@ async def look(address: Address, *, proxy: Proxy | None = None, server_name: str
     """
     _, writer = await (proxy.connect(address) if proxy else _direct(address))
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            await writer.start_tls(blind_context(), server_hostname=server_name)
-        shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        shown = await shake_hands(writer, blind_context(), server_name)
         leaf = read_leaf(shown.getpeercert(binary_form=True) or b"", address)
         return Answerer(leaf, shown.version() or "no TLS")
     except ssl.SSLError as error:
@@ -91,10 +91,20 @@ async def greet(address: Address, context: ssl.SSLContext, *, proxy: Proxy | Non
     """Shake hands with whom the context believes, and hang up. Raises as `reach`; ssl.SSLError is an OSError."""
     _, writer = await (proxy.connect(address) if proxy else _direct(address))
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            await writer.start_tls(context, server_hostname=address.host)
+        await shake_hands(writer, context, address.host)
     finally:
         writer.transport.abort()
+
+
+async def shake_hands(writer: asyncio.StreamWriter, context: ssl.SSLContext, server_name: str) -> ssl.SSLObject:
+    """What was agreed. The writer keeps the connection below. Raises OSError, ssl.SSLError among them; TimeoutError."""
+    loop, plain = asyncio.get_running_loop(), writer.transport
+    async with asyncio.timeout(TIMEOUT_S):
+        secured = await loop.start_tls(plain, asyncio.Protocol(), context, server_hostname=server_name)
+    if secured is None:  # what the library leaves of a connection that ended right behind the handshake
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    shown: ssl.SSLObject = secured.get_extra_info("ssl_object")
+    return shown
 
 
 async def _direct(address: Address) -> Streams:

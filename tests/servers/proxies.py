@@ -125,7 +125,11 @@ class ConnectProxy:
         host = host.strip("[]")
         if self.inspector:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            plain = writer.transport
             await writer.start_tls(self.inspector.server(host))
+            if writer.transport is None:  # the client is gone already; the library fails over its own writer otherwise
+                writer._transport = plain  # type: ignore[attr-defined]  # of the library
+                return
         try:
             far_reader, far_writer = await asyncio.open_connection(self.hosts.get(host, host), int(port))
         except OSError:

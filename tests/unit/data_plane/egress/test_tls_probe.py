@@ -1,6 +1,7 @@
 """Who answers TLS where the control plane should, and how it is said."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from data_plane.egress.authorities import Authorities
 from data_plane.egress.proxy import Proxy, parse_proxy_url
 from data_plane.egress.relay import Relay
 from data_plane.egress.route import TunnelRoute, is_about_tls
-from data_plane.egress.tls_probe import judge, look, read_leaf
+from data_plane.egress.tls_probe import greet, judge, look, read_leaf
 from faos_core.address import Address
 from faos_core.clock import SystemClock
 from faos_core.errors import FaosError, InvalidError, UnavailableError
@@ -174,3 +175,19 @@ def unreachable(address: str, details: str) -> UnavailableError:
 def test_grpcs_words_for_tls_are_known(details: str) -> None:
     """They are all that there is to go by; tests/system/test_networks.py meets the real ones."""
     assert is_about_tls(details)
+
+
+async def test_connection_that_ends_right_behind_the_handshake_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control plane that wants a certificate hangs up on who shows none; on a busy machine before anybody looks."""
+
+    async def start_tls(*_: object, **__: object) -> None:
+        """As the library's, which has forgotten the connection by then."""
+
+    async with captured_http(tls=OURS.server("control-plane.faos.internal")) as server:
+        monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls, raising=False)
+        with pytest.raises(UnavailableError) as caught:
+            await look(Address("127.0.0.1", server.port))
+        with pytest.raises(ConnectionResetError):
+            await greet(Address("127.0.0.1", server.port), ssl.create_default_context())
+
+    assert "Connection reset" in caught.value.what + caught.value.why
