@@ -21,6 +21,7 @@ from faos_core.json_schema import BadSchemaError, compile_schema
 
 SILENCE_S = 300.0  # longest wait for the next piece; a server that loads a large model says nothing meanwhile
 ERROR_BYTES = 64 * 1024
+ANSWER_CHARACTERS = 4 << 20  # of one turn; a server that does not keep to num_predict must not fill the memory
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length")  # what the server says of a prompt
 NAMES_ONLY = frozenset({"/api/tags", "/api/show", "/api/pull"})  # requests that carry tags and nothing else
 
@@ -158,11 +159,15 @@ class OllamaRuntime:
             raise UnavailableError(errors.CLOSED)
         request = self._request(messages, sampling, json_schema)
         pieces: list[str] = []
+        room = ANSWER_CHARACTERS
         try:
             async with aclosing(self._server.chat(request)) as stream:
                 async for part in stream:
                     if part.text:
                         pieces.append(part.text)
+                        room -= len(part.text)
+                        if room < 0:
+                            raise ValueError("an answer without end")
                         yield TextDelta(part.text)
                     if part.done:
                         yield end_of(part, "".join(pieces))

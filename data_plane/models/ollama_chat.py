@@ -57,7 +57,7 @@ def piece_of(line: bytes) -> ChatPiece:
         raise RefusedError(str(said))
     message = fields.get("message")
     text = message.get("content", "") if isinstance(message, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not is_text(text):
         raise ValueError("no message")
     reason = fields.get("done_reason")
     return ChatPiece(
@@ -67,6 +67,14 @@ def piece_of(line: bytes) -> ChatPiece:
         input_tokens=count_of(fields, "prompt_eval_count"),
         output_tokens=count_of(fields, "eval_count"),
     )
+
+
+def is_text(text: str) -> bool:
+    """Not with half a character in it, which JSON can say and nothing that keeps or shows an answer can take."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def count_of(fields: dict[str, Any], name: str) -> int:

@@ -8,14 +8,16 @@ import pytest
 from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint
 from data_plane.egress.reader import read_leaves
 from data_plane.egress.service import Egress, ledger_folder, open_egress
+from data_plane.models import ollama
 from data_plane.models.catalogue import ModelCatalogue
 from data_plane.models.endpoint_models import EndpointModels
-from data_plane.models.interfaces import Message, Role, Sampling
+from data_plane.models.interfaces import Message, Role, Sampling, TextDelta
 from data_plane.models.verification import FileVerifier
 from faos.resource.v1 import resource_pb2 as resource
-from faos_core.errors import DeniedError, FaosError, InvalidError, NotFoundError, SetupError
+from faos_core.errors import DeniedError, FaosError, InvalidError, NotFoundError, SetupError, UnavailableError
 from faos_core.resource_validation import is_model_tag
 from tests.parts import ASSETS
+from tests.servers.captured_http import captured_http
 from tests.servers.ollama import TAG, create_model, ollama_server
 
 REMOTE = resource.Model(runtime=resource.MODEL_RUNTIME_OLLAMA, source="box", model_tag=TAG)
@@ -93,6 +95,29 @@ async def test_pull_asks_only_named_endpoints_for_plain_tags(
         _ = [it async for it in models.pull(endpoint, tag)]
 
     assert list(read_leaves(ledger_folder(tmp_path))) == []
+
+
+async def test_an_answer_without_end_is_cut_off(egress: Egress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not keep to num_predict must not fill the node's memory for as long as a run may take."""
+    monkeypatch.setattr(ollama, "ANSWER_CHARACTERS", 1000)
+    body = b'{"message": {"content": "word "}}\n' * 1000
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
+    said: list[str] = []
+    async with captured_http(head.encode() + body) as server:
+        endpoint = Endpoint("box", f"http://127.0.0.1:{server.port}", DoorCeiling.CUSTOMER)
+        async with egress.http_door("remote-model", endpoint) as door:
+            runtime = ollama.OllamaRuntime(ollama.OllamaServer(door), "m", context_tokens=128)
+            with pytest.raises(UnavailableError):
+                await hear(runtime, said)
+            await runtime.aclose()
+
+    assert len("".join(said)) == 1000
+
+
+async def hear(runtime: ollama.OllamaRuntime, said: list[str]) -> None:
+    async for item in runtime.chat([Message(Role.USER, "4711")], sampling=Sampling()):
+        assert isinstance(item, TextDelta)
+        said.append(item.text)
 
 
 async def test_endpoint_that_is_not_in_the_ceiling_is_refused(egress: Egress) -> None:
