@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LINE_BYTES = 4 << 20  # of the longest line that is taken
+MOST_TOKENS = 10_000_000  # of one turn
 
 
 class RefusedError(Exception):
@@ -78,9 +79,9 @@ def is_text(text: str) -> bool:
 
 
 def count_of(fields: dict[str, Any], name: str) -> int:
-    """0 where the server does not say."""
+    """0 where the server does not say, or says what cannot be: a run that counted it could not be recorded."""
     value = fields.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else 0
 
 
 def refusal(body: bytes, status: int) -> RefusedError:

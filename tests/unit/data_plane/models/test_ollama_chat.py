@@ -1,5 +1,6 @@
 """How an Ollama server's stream is read: whatever it says, nothing but text, counts and a code comes out."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
@@ -45,6 +46,16 @@ def test_last_piece_says_why_and_how_much() -> None:
         b'{"message": {"content": "a"}, "done": true, "done_reason": "length", "prompt_eval_count": 3, "eval_count": 4}'
     )
     assert piece_of(line) == ChatPiece("a", True, "length", 3, 4)
+
+
+@pytest.mark.parametrize("count", [-1, 10**30, 0.5, "7", None])
+def test_a_count_that_cannot_be_is_none(count: object) -> None:
+    """The counts of a run go into its end, which has to be written in any case."""
+    line = {"message": {"content": "a"}, "done": True, "eval_count": count, "prompt_eval_count": 9}
+
+    piece = piece_of(json.dumps(line).encode())
+
+    assert (piece.output_tokens, piece.input_tokens) == (0, 9)
 
 
 @pytest.mark.parametrize(
