@@ -19,6 +19,7 @@ from faos_core.errors import REGISTRY, FaosError
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+MOST = 2**32 - 1  # that a count of an event holds
 OUTCOMES = {
     RunState.SUCCEEDED: tunnel.RUN_OUTCOME_SUCCEEDED,
     RunState.FAILED: tunnel.RUN_OUTCOME_FAILED,
@@ -46,7 +47,7 @@ def run_ended(run: RunRecord, effort: RunEffort) -> tunnel.RunEnded:
         outcome=OUTCOMES[run.ending.state],
         turns=effort.turns,
         tool_calls=effort.tool_calls,
-        output_tokens=effort.output_tokens,
+        output_tokens=min(effort.output_tokens, MOST),  # a model server says them
         duration_ms=max(0, round(lasted_s * 1000)),  # a wall clock may have been set back meanwhile
     )
 
