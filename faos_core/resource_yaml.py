@@ -10,6 +10,7 @@ In a field path, the keys that an author chose stand in brackets: "metadata.labe
 """
 
 import json
+import os
 import re
 import struct
 import sys
@@ -93,17 +94,31 @@ def _read_source(source: str | Path, stdin: BinaryIO | None, parsed: Parsed) -> 
         parse_into(parsed, (stdin or sys.stdin.buffer).read(MAX_FILE_BYTES + 1), "<stdin>")
         return
     path = Path(source)
-    files = _files(path) if path.is_dir() else [path]
-    if not files:
+    before = len(parsed.problems)
+    files = _files(path, parsed) if path.is_dir() else [path]
+    if not files and len(parsed.problems) == before:
         parsed.problems.append(Problem(str(path), 0, 0, "", "the folder has no .yaml or .yml file"))
     for file in files:
         _read_file(file, parsed)
 
 
-def _files(folder: Path) -> list[Path]:
-    """YAML files below a folder in a stable order; hidden ones are left alone."""
-    found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def _files(folder: Path, parsed: Parsed) -> list[Path]:
+    """YAML files below a folder in a stable order; hidden ones, and what is in hidden folders, are left alone.
+
+    A folder that cannot be read is a problem: what is in it must not count as gone, for `apply --prune` would
+    delete it.
+    """
+
+    def unread(error: OSError) -> None:
+        reason = (error.strerror or "cannot be read").lower()
+        parsed.problems.append(Problem(str(error.filename), 0, 0, "", f"the folder cannot be read: {reason}"))
+
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=unread):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += (path for path in paths if path.suffix in SUFFIXES and path.is_file())
+    return sorted(found)
 
 
 def _read_file(path: Path, parsed: Parsed) -> None:

@@ -293,11 +293,12 @@ def exit_status(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def written_bytes(folder: Path) -> int:
-    """Size of the largest file; those that vanish meanwhile count as none."""
+    """Size of the largest file; files and folders that vanish meanwhile count as none."""
     sizes = [0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            sizes.append(path.lstat().st_size)
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(Path(parent, name).lstat().st_size)
     return max(sizes)
 
 

