@@ -7,9 +7,9 @@ does stands behind `faos_core.store_dialect.Dialect`.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from faos_core.errors import FaosError, InternalError, SetupError, UnavailableError
-from faos_core.store_dialect import KEEP, MARK, SERIAL, UNDO, Dialect, Failure
+from faos_core.store_dialect import KEEP, MARK, UNDO, Dialect, Failure
 from faos_core.store_errors import CLOSED, TRANSACTION_ENDED, UNCONFIRMED, URL_MALFORMED, URL_UNSUPPORTED
 from faos_core.store_meter import StoreMeter
 from faos_core.store_sqlite import SQLiteDialect
@@ -114,7 +114,6 @@ class Store:
         self._sole = sole
         self._open = False
         self._committing = False
-        self._kept: sa.Connection | None = None  # of the writer thread
         self._waiting: list[WaitingWrite] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -128,7 +127,7 @@ class Store:
         self._writer = WorkerThread("store-writer")
         self._readers = ThreadPoolExecutor(self._reader_count, thread_name_prefix="store-reader")
         self._write_engine = self._dialect.engine(pool_size=1, writable=True, sole=self._sole)
-        self._shared_engine = self._write_engine.execution_options(**{SERIAL: False})  # the same connection; made once
+        self._transactions = self._dialect.transactions(self._write_engine)
         self._read_engine = self._dialect.engine(pool_size=self._reader_count, writable=False)
         try:
             (await self._ask_writer(self._connect)).unwrap()
@@ -303,40 +302,23 @@ class Store:
         """Returns when committed. Raises when nothing was written, or UnconfirmedError."""
         done: list[Outcome[Any]] = []
         transaction_id = ""
-        serial = any(write.serial for write in batch)
         try:
-            with self._begun(serial=serial) as connection:
-                transaction_id = self._dialect.transaction_id(connection)
-                done = self._work(batch, connection)
-        except SQLAlchemyError as error:
-            is_lost = self._dialect.failure(error) is Failure.CONNECTION_LOST
+            connection = self._transactions.begin(serial=any(write.serial for write in batch))
+            transaction_id = self._dialect.transaction_id(connection)
+            done = self._work(batch, connection)
+            self._transactions.commit()
+        except BaseException as error:
+            self._transactions.release()
+            is_lost = isinstance(error, SQLAlchemyError) and self._dialect.failure(error) is Failure.CONNECTION_LOST
             if not (done and is_lost and transaction_id and self._was_committed(transaction_id)):
                 raise
         return done
 
-    @contextmanager
-    def _begun(self, *, serial: bool) -> Iterator[sa.Connection]:
-        """A transaction. Where connections are kept, handing one out and taking it back is saved, a fifth of what a
-        small transaction costs; after a failure it is handed back, and what is wrong with it is found there."""
-        if not self._dialect.keeps_connection:
-            with (self._write_engine if serial else self._shared_engine).begin() as connection:
-                yield connection
-            return
-        kept = self._kept = self._kept or self._write_engine.connect()
-        try:
-            with kept.begin():
-                yield kept
-        except BaseException:
-            self._hand_back()
-            raise
-
-    def _hand_back(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept:
-            kept.close()
-
     def _work(self, batch: Sequence[WaitingWrite], connection: sa.Connection) -> list[Outcome[Any]]:
         """Each piece between savepoints; a single one needs none. Raises BatchLostError."""
+        if len(batch) == 1 and not batch[0].items:
+            work: Any = batch[0].work
+            return [self._work_alone(work, connection)]
         pieces = pieces_of(batch)
         if len(pieces) == 1:
             return list(each_of(pieces[0], self._work_alone(pieces[0].work, connection)))
@@ -352,11 +334,10 @@ class Store:
 
     def _work_alone(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
         outcome = self._outcome(work, connection)
-        transaction = connection.get_transaction()
-        if transaction is None or not transaction.is_active:
+        if not self._transactions.is_open():
             raise BatchLostError from outcome.error
         if outcome.error is not None:
-            transaction.rollback()
+            self._transactions.rollback()
         return outcome
 
     def _work_between_marks(self, work: Work[T], connection: sa.Connection) -> Outcome[T]:
@@ -411,15 +392,16 @@ class Store:
         """In the writer thread: the first connection, so that a database that cannot be used is known at once."""
         try:
             self._dialect.prepare()
-            with self._shared_engine.begin():  # whoever migrates is not waited for
-                return Outcome(None)
+            self._transactions.begin(serial=False)  # whoever migrates is not waited for
+            self._transactions.commit()
+            return Outcome(None)
         except Exception as error:  # noqa: BLE001  (a supervisor: it is raised where the store is opened)
             return Outcome(error=self._explained(error))
 
     def _purge(self, rewrite: Sequence[sa.Table]) -> Outcome[None]:
         """In the writer thread, between batches."""
         try:
-            self._hand_back()
+            self._transactions.release()
             if self._dialect.purge(self._write_engine, rewrite):
                 return Outcome(None)
             return Outcome(error=self._dialect.unavailable())
@@ -451,7 +433,7 @@ class Store:
         """In a thread of its own, where a cancellation of the waiter does not cut it off."""
         self._readers.shutdown()
         self._writer.shutdown()
-        self._hand_back()
+        self._transactions.release()
         self._read_engine.dispose()
         self._write_engine.dispose()
 

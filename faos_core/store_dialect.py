@@ -23,11 +23,30 @@ class Failure(Enum):
     CONNECTION_LOST = auto()
 
 
+class Transactions(Protocol):
+    """The writer's, in its thread: one after the other, each over the whole of a batch."""
+
+    def begin(self, *, serial: bool) -> sa.Connection:
+        """What is executed on the connection belongs to the transaction, until `commit` or `rollback`."""
+
+    def is_open(self) -> bool:
+        """Whether the transaction that was begun last still goes on. An error may have ended it in the database, and a
+        careless caller on the connection."""
+
+    def commit(self) -> None:
+        """Durable when it returns. Nothing where it was rolled back."""
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+
+    def release(self) -> None:
+        """Undo what is open, and give the connection back: what may be wrong with it is found out there. Idempotent."""
+
+
 class Dialect(Protocol):
     """One database of one engine. Thread-safe."""
 
     database: str  # as a person knows it; no credentials
-    keeps_connection: bool  # the writer's needs no look between transactions: it cannot be lost
 
     def prepare(self) -> None:
         """Make what must be there before the first connection. May block."""
@@ -38,6 +57,9 @@ class Dialect(Protocol):
         Writing transactions exclude each other, whatever process they are in, but for those of an engine with the
         execution option serial=False. sole: connect only while no other process is connected so.
         """
+
+    def transactions(self, engine: sa.Engine) -> Transactions:
+        """Of a writable engine, which nothing else may have a connection of meanwhile."""
 
     def mark_next(self, connection: sa.Connection) -> None:
         """Keep what was done since the last savepoint, and set the next."""

@@ -83,10 +83,39 @@ STATUS = "SELECT pg_xact_status(%s::xid8)"
 Driver = psycopg.Connection[tuple[Any, ...]]
 
 
+class PooledTransactions:
+    """Each over a connection that the pool has looked at. Implements Transactions."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engines = {True: engine, False: engine.execution_options(**{SERIAL: False})}  # made once
+        self._connection: sa.Connection | None = None
+        self._transaction: sa.RootTransaction | None = None
+
+    def begin(self, *, serial: bool) -> sa.Connection:
+        self._connection = self._engines[serial].connect()
+        self._transaction = self._connection.begin()
+        return self._connection
+
+    def is_open(self) -> bool:
+        return self._transaction is not None and self._transaction.is_active
+
+    def commit(self) -> None:
+        if self._transaction is not None and self._transaction.is_active:
+            self._transaction.commit()
+        self.release()
+
+    def rollback(self) -> None:
+        if self._transaction is not None:
+            self._transaction.rollback()
+
+    def release(self) -> None:
+        connection, self._connection, self._transaction = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+
 class PostgresDialect:
     """One database on a server."""
-
-    keeps_connection = False
 
     def __init__(self, url: URL) -> None:
         if url.drivername not in ("postgresql", DRIVER):
@@ -147,6 +176,9 @@ class PostgresDialect:
             driver.execute(f"SELECT pg_advisory_lock({OWNER_LOCK})")
         except psycopg.errors.LockNotAvailable as error:
             raise SetupError(TAKEN, database=self.database) from error
+
+    def transactions(self, engine: sa.Engine) -> PooledTransactions:
+        return PooledTransactions(engine)
 
     def mark_next(self, connection: sa.Connection) -> None:
         """One round trip for both."""

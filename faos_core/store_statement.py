@@ -22,12 +22,6 @@ class Place:
     process: Processor | None = None  # what the column's type makes of the value, and looks for in it
     constant: Any = None
 
-    def filled(self, values: Mapping[str, Any]) -> Any:
-        if not self.name:
-            return self.constant
-        value = values[self.name]
-        return self.process(value) if self.process else value
-
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -35,6 +29,18 @@ class Compiled:
 
     text: str
     places: tuple[Place, ...]
+
+    def filled(self, values: Mapping[str, Any]) -> list[Any]:
+        """What goes into the places, in their order."""
+        found: list[Any] = []
+        for place in self.places:
+            if not place.name:
+                found.append(place.constant)
+            elif place.process:
+                found.append(place.process(values[place.name]))
+            else:
+                found.append(values[place.name])
+        return found
 
 
 class HotStatement:
@@ -67,7 +73,7 @@ class HotStatement:
         if compiled is None:
             compiled = self._compiled = compiled_for(connection.dialect, self._statement, self._columns)
         driver: Any = connection.connection.dbapi_connection
-        return driver.execute(compiled.text, [place.filled(values) for place in compiled.places])
+        return driver.execute(compiled.text, compiled.filled(values))
 
 
 def compiled_for(

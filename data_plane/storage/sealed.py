@@ -72,8 +72,18 @@ def is_sealed(value: object) -> bool:
 
 def associated_data(prefix: bytes, table: str, row: str, column: str) -> bytes:
     """Unambiguous: every part stands behind its length."""
-    parts = (part.encode() for part in (table, column, row))
-    return prefix + b"".join(len(part).to_bytes(4) + part for part in parts)
+    of_table, of_column, of_row = table.encode(), column.encode(), row.encode()
+    return b"".join(
+        (
+            prefix,
+            len(of_table).to_bytes(4),
+            of_table,
+            len(of_column).to_bytes(4),
+            of_column,
+            len(of_row).to_bytes(4),
+            of_row,
+        )
+    )
 
 
 class Sealed(sa.types.TypeDecorator[bytes]):
