@@ -18,6 +18,9 @@ from faos_core.patterns import BadPatternError, compiled, found_in
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCES = ("$ref", "$dynamicRef")
+CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False
+)  # json.dumps makes one each time
 
 
 Found = Iterator[ValidationError]
@@ -78,7 +81,7 @@ def first_violation(schema: Mapping[str, Any], value: object) -> str | None:
 
 def canonical(value: object) -> str:
     """Sorted, compact JSON: equal values give equal text (as RFC 8785 wants, but for its number format)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return CANONICAL.encode(value)
 
 
 def _defect(schema: Mapping[str, Any], *, id_allowed: bool) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from faos.site.v1 import site_pb2 as site
@@ -36,15 +36,14 @@ class Watcher:
         self._closed = error
         self._changed.set()
 
-    async def events(self) -> AsyncGenerator[site.RunEvent, None]:
-        """Events as they come, for ever. Raises what `close` was given."""
-        while True:
-            while self._events:
-                yield self._events.popleft()
+    async def next(self) -> site.RunEvent:
+        """The next event, once there is one. Raises what `close` was given, after the last."""
+        while not self._events:
             if self._closed:
                 raise self._closed
             self._changed.clear()
             await self._changed.wait()
+        return self._events.popleft()
 
 
 @dataclass(slots=True)

@@ -7,13 +7,11 @@ Event 1 is RunStarted. Step s (from 1) starts with event 2s and finishes with ev
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from google.protobuf.struct_pb2 import Struct
 
 from data_plane.agents.steps import Ending, RecordedStep, RunState, StepKind
 from faos.site.v1 import site_pb2 as site
 from faos_core.ids import RunId
+from faos_core.structs import fill
 from faos_core.timestamps import timestamp
 
 STATES = {
@@ -120,15 +118,9 @@ def _tell_step(message: site.Step, step: RecordedStep) -> None:
     message.idempotency_key = step.idempotency_key
     message.attempts = step.attempts
     message.started_at.CopyFrom(timestamp(step.started_at))
-    _fill(message.request, step.request.body)
+    fill(message.request, step.request.body)
     if step.finished_at is not None:
         message.finished_at.CopyFrom(timestamp(step.finished_at))
     if step.outcome is not None:
         message.error_code = step.outcome.error_code
-        _fill(message.result, step.outcome.result)
-
-
-def _fill(struct: Struct, body: dict[str, Any]) -> None:
-    """Present even where the body is empty."""
-    struct.SetInParent()
-    struct.update(body)
+        fill(message.result, step.outcome.result)

@@ -13,7 +13,7 @@ is told to the model; the run fails only where it cannot go on.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from data_plane.agents import errors, prompts
@@ -172,7 +172,8 @@ def _use(plan: Plan, history: Sequence[RecordedStep], tool: ToolDefinition) -> S
         malformed=_malformed(history, Purpose.ARGUMENTS),
     )
     request = _model(plan, history, Purpose.ARGUMENTS, messages, schema=dict(tool.input_schema))
-    return replace(request, body=request.body | {"server": tool.server, "tool": tool.name})
+    request.body.update(server=tool.server, tool=tool.name)
+    return request
 
 
 def _call(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from data_plane.agents import events
 from data_plane.agents.broadcast import Broadcast
@@ -99,7 +100,7 @@ class RunDriver:
                 if not limit.expired():
                     raise
             sight.came_to(outcome)
-        return replace(step, outcome=outcome, finished_at=self._clock.now())
+        return recorded_with(step, outcome, self._clock.now())
 
     def let_go(self, run_id: RunId) -> None:
         """The run is not driven here any more."""
@@ -131,6 +132,20 @@ class RunDriver:
         sight.delta()
         run_id, now = open_run.run.run_id, self._clock.now
         self._broadcast.delta(run_id, sequence, text, lambda: events.text_delta(run_id, sequence, text, now()))
+
+
+def recorded_with(step: RecordedStep, outcome: StepOutcome, finished_at: datetime) -> RecordedStep:
+    """As `replace`, which takes three times as long."""
+    return RecordedStep(
+        step.sequence,
+        step.request,
+        outcome,
+        step.started_at,
+        finished_at,
+        step.attempts,
+        step.idempotency_key,
+        step.elapsed_s,
+    )
 
 
 def marked(decision: StepRequest | Ending, revision: int, run: RunRecord) -> StepRequest | Ending:

@@ -9,7 +9,6 @@ step from there on carries its number in its request (`revision`).
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -126,14 +125,14 @@ class Runs:
                 return
             if text and seen == events.started_number(sequence) > after_sequence:
                 yield events.text_delta(run_id, sequence, text, self._clock.now())
-            async with aclosing(watcher.events()) as live:
-                async for event in live:
-                    is_delta = event.HasField("text_delta")
-                    if event.sequence > seen or (is_delta and event.sequence == seen > after_sequence):
-                        yield event
-                        seen = event.sequence
-                    if event.HasField("finished"):
-                        return
+            while True:
+                event = await watcher.next()
+                is_delta = event.HasField("text_delta")
+                if event.sequence > seen or (is_delta and event.sequence == seen > after_sequence):
+                    yield event
+                    seen = event.sequence
+                if event.HasField("finished"):
+                    return
         finally:
             self._broadcast.unsubscribe(run_id, watcher)
 

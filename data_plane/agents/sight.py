@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from data_plane.agents.events import RunRecord
 from data_plane.agents.steps import RecordedStep, RunState, StepKind, StepOutcome
@@ -37,15 +38,26 @@ class ActiveRun:
 
 
 class StepSight:
-    """One step, while it is done."""
+    """One step, while it is done. A context, once."""
 
-    def __init__(self, sight: "RunSight", run: ActiveRun | None, step: RecordedStep, span: OpenSpan) -> None:
+    def __init__(
+        self, sight: "RunSight", run: ActiveRun | None, step: RecordedStep, spanned: AbstractContextManager[OpenSpan]
+    ) -> None:
         self._sight = sight
         self._run = run
         self._step = step
-        self._span = span
-        self._began_s = time.perf_counter()
+        self._spanned = spanned
         self._has_spoken = False
+
+    def __enter__(self) -> Self:
+        self._span = self._spanned.__enter__()
+        self._began_s = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._spanned.__exit__(kind, error, traceback)
 
     def delta(self) -> None:
         """A piece of the answer came."""
@@ -111,14 +123,13 @@ class RunSight:
             finally:
                 self.active.pop(run.run_id, None)
 
-    @contextmanager
-    def step(self, run: RunRecord, step: RecordedStep) -> Iterator[StepSight]:
+    def step(self, run: RunRecord, step: RecordedStep) -> StepSight:
         active = self.active.get(run.run_id)
         if active is not None:
             active.step, active.deltas = step, 0
         name = SPANS[step.request.kind]
-        with self._tracer.span(name, attributes_of(step, name), target=target_of(step)) as span:
-            yield StepSight(self, active, step, span)
+        attributes = None if self._tracer is OFF else attributes_of(step, name)
+        return StepSight(self, active, step, self._tracer.span(name, attributes, target=target_of(step)))
 
     def ended(self, run: RunRecord) -> None:
         state = run.ending.state

@@ -10,7 +10,7 @@ are kept for a moment, because opening one costs more than all else that a turn 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -150,32 +150,32 @@ class HttpDoor:
         headers = headers_of(request, url)
         async with self._places:
             await self._record(request, url, wire_bytes(request, url, headers), keep=is_kept(request, headers))
-            async with self._answer(request, url, headers) as answer:
-                yield answer
+            try:
+                async with self._asked(request, url, headers) as answer:
+                    if 300 <= answer.status < 400:
+                        raise UnavailableError(ENDPOINT_REDIRECTS, endpoint=self.endpoint.name, status=answer.status)
+                    found = tuple(answer.headers.items())
+                    yield HttpAnswer(answer.status, found, answer.content.iter_chunked(CHUNK_BYTES))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise await self._failed(error) from error
+            except RuntimeError as error:  # the library's word for reading on after the door was closed
+                if not self._sessions:
+                    raise self._unreachable("the door is closed") from error
+                raise
 
-    @asynccontextmanager
-    async def _answer(self, request: HttpRequest, url: URL, headers: Mapping[str, str]) -> AsyncIterator[HttpAnswer]:
+    def _asked(
+        self, request: HttpRequest, url: URL, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if not self._sessions:
             raise self._unreachable("the door is closed")
-        try:
-            async with self._sessions[request.method in KEEPING].request(
-                request.method,
-                url,
-                headers=headers,
-                data=request.body or None,
-                allow_redirects=False,
-                timeout=timeout_of(request.read_timeout_s),
-            ) as answer:
-                if 300 <= answer.status < 400:
-                    raise UnavailableError(ENDPOINT_REDIRECTS, endpoint=self.endpoint.name, status=answer.status)
-                found = tuple(answer.headers.items())
-                yield HttpAnswer(answer.status, found, answer.content.iter_chunked(CHUNK_BYTES))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise await self._failed(error) from error
-        except RuntimeError as error:  # the library's word for reading on after the door was closed
-            if not self._sessions:
-                raise self._unreachable("the door is closed") from error
-            raise
+        return self._sessions[request.method in KEEPING].request(
+            request.method,
+            url,
+            headers=headers,
+            data=request.body or None,
+            allow_redirects=False,
+            timeout=timeout_of(request.read_timeout_s),
+        )
 
     def _admitted(self, request: HttpRequest) -> URL:
         if ORDER.index(request.data_class) > ORDER.index(self._ceiling):

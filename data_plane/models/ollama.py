@@ -15,7 +15,7 @@ from data_plane.egress.http_door import HttpAnswer, HttpDoor, HttpRequest
 from data_plane.egress.httpx_transport import DoorTransport
 from data_plane.models import errors
 from data_plane.models.interfaces import FinishReason, Message, Sampling, TextDelta, TurnEnd
-from data_plane.models.ollama_chat import ChatPiece, RefusedError, lines_of, piece_of, refusal
+from data_plane.models.ollama_chat import ChatPiece, Lines, RefusedError, piece_of, refusal
 from faos_core.errors import FaosError, InvalidError, LimitError, SetupError, UnavailableError
 from faos_core.json_schema import BadSchemaError, compile_schema
 
@@ -89,18 +89,12 @@ class OllamaServer:
         except (ValidationError, ValueError, httpx.HTTPError) as error:
             raise failed(error) from None
 
-    async def chat(self, request: Mapping[str, Any]) -> AsyncGenerator[ChatPiece, None]:
-        """The pieces of one turn, past the library: it is slow, and its own `chat` cannot say `truncate`, without
-        which the server drops what does not fit and answers all the same.
+    async def lines(self, request: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The answer of /api/chat, line by line, past the library: it is slow, and its own `chat` cannot say
+        `truncate`, without which the server drops what does not fit and answers all the same.
 
         Raises RefusedError, ValueError (the answer makes no sense), and as the door.
         """
-        async with aclosing(self.lines(request)) as lines:
-            async for line in lines:
-                yield piece_of(line)
-
-    async def lines(self, request: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """The answer of /api/chat, line by line."""
         wanted = HttpRequest(
             method="POST",
             url=self._door.endpoint.url.rstrip("/") + "/api/chat",
@@ -112,9 +106,12 @@ class OllamaServer:
         async with self._door.send(wanted) as answer:
             if answer.status >= httpx.codes.BAD_REQUEST:
                 raise refusal(await first_bytes(answer), answer.status)
-            async with aclosing(lines_of(answer.pieces)) as lines:
-                async for line in lines:
+            lines = Lines()
+            async for piece in answer.pieces:
+                for line in lines.added(piece):
                     yield line
+            for line in lines.last():
+                yield line
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -161,8 +158,9 @@ class OllamaRuntime:
         pieces: list[str] = []
         room = ANSWER_CHARACTERS
         try:
-            async with aclosing(self._server.chat(request)) as stream:
-                async for part in stream:
+            async with aclosing(self._server.lines(request)) as lines:
+                async for line in lines:
+                    part = piece_of(line)
                     if part.text:
                         pieces.append(part.text)
                         room -= len(part.text)

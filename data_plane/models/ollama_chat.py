@@ -4,7 +4,6 @@ The library's own reading of it goes through httpx and pydantic, which cost seve
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,24 +31,28 @@ class ChatPiece:
     output_tokens: int = 0
 
 
-async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Lines that are not empty, however they were cut. Raises ValueError for one that is too long."""
-    rest = b""
-    async for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            if line.strip():
-                yield line
-        if len(rest) > LINE_BYTES:
+class Lines:
+    """Lines that are not empty, out of pieces that were cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def added(self, piece: bytes) -> list[bytes]:
+        """Those that the piece ends. Raises ValueError for a line that is too long."""
+        *whole, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
             raise ValueError("a line without end")
-    if rest.strip():
-        yield rest
+        return [line for line in whole if line.strip()]
+
+    def last(self) -> list[bytes]:
+        """What no line end came after."""
+        return [self._rest] if self._rest.strip() else []
 
 
 def piece_of(line: bytes) -> ChatPiece:
     """Raises RefusedError for an error that the server reports, ValueError for anything but a piece of a chat."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(fields, dict):

@@ -10,6 +10,8 @@ from data_plane.storage.keys import KeyRing, derive, keyed_hash
 from data_plane.storage.sealed import DataKey, key_id_of, seal, unseal
 from faos_core.errors import NotFoundError
 
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one each time
+
 
 class Sealer:
     """Seals and opens the values of one tenant. Synchronous; for use inside `store.write` and `store.read`.
@@ -40,7 +42,7 @@ class Sealer:
         self, connection: sa.Connection, column: sa.Column[Any], row: str, value: Any, *, subject: str = ""
     ) -> bytes:
         """value: anything that JSON can say; a string too."""
-        plaintext = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        plaintext = COMPACT.encode(value).encode()
         return self.seal(connection, column, row, plaintext, subject=subject)
 
     def unseal_json(self, connection: sa.Connection, column: sa.Column[Any], row: str, sealed: bytes) -> Any:

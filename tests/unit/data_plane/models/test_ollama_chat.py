@@ -1,7 +1,6 @@
 """How an Ollama server's stream is read: whatever it says, nothing but text, counts and a code comes out."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -9,20 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_plane.models import ollama_chat
-from data_plane.models.ollama_chat import ChatPiece, RefusedError, lines_of, piece_of, refusal
+from data_plane.models.ollama_chat import ChatPiece, Lines, RefusedError, piece_of, refusal
 
 
-async def stream(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-async def lines(*pieces: bytes) -> list[bytes]:
-    return [line async for line in lines_of(stream(pieces))]
+def lines(*pieces: bytes) -> list[bytes]:
+    found = Lines()
+    return [line for piece in pieces for line in found.added(piece)] + found.last()
 
 
 @given(st.lists(st.binary(min_size=1).filter(lambda it: b"\n" not in it and it.strip()), max_size=5), st.data())
-async def test_lines_are_the_same_however_they_were_cut(wanted: list[bytes], data: st.DataObject) -> None:
+def test_lines_are_the_same_however_they_were_cut(wanted: list[bytes], data: st.DataObject) -> None:
     """The network cuts where it likes, in the middle of a letter too."""
     whole, pieces = b"\n".join(wanted), []
     while whole:
@@ -30,14 +25,14 @@ async def test_lines_are_the_same_however_they_were_cut(wanted: list[bytes], dat
         pieces.append(whole[:cut])
         whole = whole[cut:]
 
-    assert await lines(*pieces) == wanted
+    assert lines(*pieces) == wanted
 
 
-async def test_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never ends a line must not fill the node's memory."""
     monkeypatch.setattr(ollama_chat, "LINE_BYTES", 10)
     with pytest.raises(ValueError, match="without end"):
-        await lines(*[b"x" * 6] * 3)
+        lines(*[b"x" * 6] * 3)
 
 
 def test_last_piece_says_why_and_how_much() -> None:
