@@ -18,9 +18,7 @@ from faos_core.patterns import BadPatternError, compiled, found_in
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCES = ("$ref", "$dynamicRef")
-CANONICAL = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False
-)  # json.dumps makes one each time
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)  # made once, for many
 
 
 Found = Iterator[ValidationError]
