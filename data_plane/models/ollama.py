@@ -21,6 +21,7 @@ from faos_core.json_schema import BadSchemaError, compile_schema
 
 SILENCE_S = 300.0  # longest wait for the next piece; a server that loads a large model says nothing meanwhile
 ERROR_BYTES = 64 * 1024
+ANSWER_BYTES = 64 << 20  # of all but a turn; a pull of many hours says as much of how far it is
 ANSWER_CHARACTERS = 4 << 20  # of one turn; a server that does not keep to num_predict must not fill the memory
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length")  # what the server says of a prompt
 NAMES_ONLY = frozenset({"/api/tags", "/api/show", "/api/pull"})  # requests that carry tags and nothing else
@@ -49,7 +50,7 @@ class OllamaServer:
         self._door = door
         self._client = ollama.AsyncClient(
             host=door.endpoint.url,
-            transport=DoorTransport(door, class_of_path(door.endpoint.url)),
+            transport=DoorTransport(door, class_of_path(door.endpoint.url), answer_bytes=ANSWER_BYTES),
             timeout=httpx.Timeout(SILENCE_S),
             follow_redirects=False,
             trust_env=False,

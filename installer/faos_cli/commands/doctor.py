@@ -55,6 +55,8 @@ def checks_of_node(
 ) -> "list[Check]":
     """Of the node that was named, else of the context's; for a machine that is about to join, of the folder where
     `faos join` would put its data. Raises FaosError for settings or a string that cannot be read."""
+    from dataclasses import replace
+
     from data_plane.doctor.service import checks_of
     from data_plane.doctor.subject import subject_of
     from faos_cli.commands.join import network_of
@@ -62,10 +64,12 @@ def checks_of_node(
     from faos_cli.options import context_of
     from faos_core.clock import SystemClock
 
+    known: Path | None = None  # of the context: what a flag or a variable says wins over it
     if not (config or data or string):
         context = context_of(ctx)
-        data, site_file = context.require_node(), site_file or context.site_file
+        data, known = context.require_node(), context.site_file
     settings = settings_of(config, data=data or (None if config else DEFAULT_FOLDER), site_file=site_file, soak_s=None)
+    settings = replace(settings, site_file=settings.site_file or known)
     said = network_of(**network)
     return checks_of(subject_of(settings, said or settings.network(), SystemClock(), string))
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.system.harness import RunningControlPlane
 
 if TYPE_CHECKING:
@@ -22,8 +24,11 @@ async def test_findings_are_told_with_cause_and_next_step(run_faos: "RunFaos", t
     assert not (tmp_path / "nowhere").exists()
 
 
-async def test_site_file_of_the_context_is_looked_at(run_faos: "RunFaos", tmp_path: Path) -> None:
-    """Beside `faos up`, whose ceiling is not in the node's folder, the bare command finds it; a flag wins over it."""
+async def test_site_file_of_the_context_is_looked_at(
+    run_faos: "RunFaos", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside `faos up`, whose ceiling is not in the node's folder, the bare command finds it; a flag wins over it, and
+    a variable, as in the node itself."""
     (tmp_path / ".faos").mkdir()
     (tmp_path / "elsewhere.toml").write_text("nonsense = 1\n")
     context = {"node_data_dir": "../node", "site_file": "../elsewhere.toml"}
@@ -32,11 +37,15 @@ async def test_site_file_of_the_context_is_looked_at(run_faos: "RunFaos", tmp_pa
     done = await run_faos("doctor")
     flagged = await run_faos("doctor", "--site-file", "third.toml")
     named = await run_faos("doctor", "--data", "node")
+    monkeypatch.setenv("FAOS_NODE_SITE_FILE", str(tmp_path / "fourth.toml"))
+    told = await run_faos("doctor")
 
     assert "elsewhere.toml: " in done.out
     assert "nonsense" in done.out
     assert "third.toml" in flagged.out
     assert "elsewhere.toml" not in flagged.out
+    assert "fourth.toml" in told.out
+    assert "elsewhere.toml" not in told.out
     assert str(tmp_path / "node" / "site.toml") in named.out, "another node may have another ceiling"
 
 

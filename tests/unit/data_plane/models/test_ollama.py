@@ -1,5 +1,6 @@
 """An Ollama server as the node sees it: nothing is fetched or said beyond what the site allows."""
 
+import gzip
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from data_plane.ceiling.models import Ceiling, DoorCeiling, Endpoint
 from data_plane.egress.reader import read_leaves
 from data_plane.egress.service import Egress, ledger_folder, open_egress
-from data_plane.models import ollama
+from data_plane.models import errors, ollama
 from data_plane.models.catalogue import ModelCatalogue
 from data_plane.models.endpoint_models import EndpointModels
 from data_plane.models.interfaces import Message, Role, Sampling, TextDelta
@@ -112,6 +113,21 @@ async def test_an_answer_without_end_is_cut_off(egress: Egress, monkeypatch: pyt
             await runtime.aclose()
 
     assert len("".join(said)) == 1000
+
+
+@pytest.mark.parametrize("encoding", ["", "Content-Encoding: gzip\r\n"])
+async def test_a_list_without_end_is_cut_off(egress: Egress, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """Nor may a server's list of its models fill it, by its length or by what it unpacks to."""
+    monkeypatch.setattr(ollama, "ANSWER_BYTES", 1000)
+    body = gzip.compress(b'{"models": []}' + b" " * 1_000_000) if encoding else b'{"models": []}' + b" " * 1000
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{encoding}Content-Length: {len(body)}\r\n\r\n"
+    async with captured_http(head.encode() + body) as server:
+        endpoint = Endpoint("box", f"http://127.0.0.1:{server.port}", DoorCeiling.CUSTOMER)
+        async with egress.http_door("remote-model", endpoint) as door:
+            with pytest.raises(UnavailableError) as caught:
+                await ollama.OllamaServer(door).pulled()
+
+    assert caught.value.code is errors.FAILED
 
 
 async def hear(runtime: ollama.OllamaRuntime, said: list[str]) -> None:
