@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -225,8 +224,10 @@ class Store:
 
     def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """In the writer thread. Nobody waits any more where the loop is closed."""
-        with suppress(RuntimeError):
+        try:
             self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            return
 
     def _check_open(self) -> None:
         if not self._open:

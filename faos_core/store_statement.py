@@ -6,6 +6,7 @@ in a node that does little. A server is further away than that: on PostgreSQL th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -28,18 +29,17 @@ class Compiled:
     """For SQLite."""
 
     text: str
-    places: tuple[Place, ...]
+    named: Callable[[Mapping[str, Any]], Sequence[Any]]  # the values of the places that have a name, in their order
+    processed: tuple[tuple[int, Processor], ...]  # where, among those
+    constants: tuple[tuple[int, Any], ...]  # where, among all
 
     def filled(self, values: Mapping[str, Any]) -> list[Any]:
         """What goes into the places, in their order."""
-        found: list[Any] = []
-        for place in self.places:
-            if not place.name:
-                found.append(place.constant)
-            elif place.process:
-                found.append(place.process(values[place.name]))
-            else:
-                found.append(values[place.name])
+        found = list(self.named(values))
+        for at, process in self.processed:
+            found[at] = process(found[at])
+        for at, constant in self.constants:
+            found.insert(at, constant)
         return found
 
 
@@ -82,7 +82,19 @@ def compiled_for(
     made = statement.compile(dialect=dialect, column_keys=list(columns) if columns else None)
     if not isinstance(made, SQLCompiler):
         raise TypeError("not a statement of data")
-    return Compiled(str(made), tuple(place_of(made.binds[name], name, dialect) for name in made.positiontup or ()))
+    return filled_by(str(made), [place_of(made.binds[name], name, dialect) for name in made.positiontup or ()])
+
+
+def filled_by(text: str, places: Sequence[Place]) -> Compiled:
+    """With as little as can be left to do for each row."""
+    named = [place for place in places if place.name]
+    get: Any = itemgetter(*(place.name for place in named))
+    return Compiled(
+        text,
+        get if len(named) > 1 else lambda values: (get(values),),
+        tuple((at, place.process) for at, place in enumerate(named) if place.process),
+        tuple((at, place.constant) for at, place in enumerate(places) if not place.name),
+    )
 
 
 def place_of(value: "sa.BindParameter[Any]", name: str, dialect: sa.Dialect) -> Place:

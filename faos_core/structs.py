@@ -16,20 +16,21 @@ def fill(struct: Struct, values: Mapping[str, Any]) -> None:
 
 
 def _set(place: Value, value: Any) -> None:
-    if isinstance(value, str):
-        place.string_value = value
-    elif isinstance(value, dict):
-        fill(place.struct_value, value)
-    elif value is None:
-        place.null_value = 0  # type: ignore[assignment]  # of an enum with this one value
-    elif isinstance(value, bool):  # which is an int to Python too
-        place.bool_value = value
-    elif isinstance(value, int | float):
-        place.number_value = value
-    elif isinstance(value, list | tuple):
-        items = place.list_value
-        items.SetInParent()
-        for item in value:
-            _set(items.values.add(), item)
-    else:
-        raise ValueError("not a value of JSON")
+    match value:
+        case str():
+            place.string_value = value
+        case dict():
+            fill(place.struct_value, value)
+        case None:
+            place.null_value = 0  # type: ignore[assignment]  # of an enum with this one value
+        case bool():  # which is an int to Python too
+            place.bool_value = value
+        case int() | float():
+            place.number_value = value
+        case list() | tuple():
+            items = place.list_value
+            items.SetInParent()
+            for item in value:
+                _set(items.values.add(), item)
+        case _:
+            raise ValueError("not a value of JSON")

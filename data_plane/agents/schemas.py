@@ -12,6 +12,13 @@ EMPTY_SCHEMA_KEYS = {"$schema", "additionalProperties", "description", "properti
 ANSWER = "answer"  # in place of a tool's name: it is time to answer
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A reply that the schema accepts. tool is None when the model chose to answer."""
@@ -96,15 +103,12 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     """None for what is not JSON: NaN and half a surrogate pair are not, though Python takes them."""
     try:
-        value = json.loads(text, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()
+        value = DECODER.decode(text)
+        if "\\u" in text or not text.isascii():
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _accepts(schema: Mapping[str, Any], value: Any) -> bool:

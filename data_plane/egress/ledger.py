@@ -15,12 +15,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 
 from data_plane.egress.errors import LEDGER_CLOSED, LEDGER_LOCKED, LEDGER_UNWRITABLE
 from data_plane.egress.head_file import HEAD_NAME, create_head, pack_head, read_head
@@ -83,7 +84,7 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="egress-ledger", daemon=True)
         self._entrance = threading.Lock()  # nothing is queued behind the mark that ends the thread
         self._closed = False
-        self._broken = ""  # why nothing can be written any more
+        self._fatal = Fatal()
         self._frontier = Frontier()
         self._head = LedgerHead(0, EMPTY_ROOT)
         self._head_synced_s = time.monotonic()
@@ -218,8 +219,8 @@ class Ledger:
 
     def _commit(self, batch: list[Pending]) -> None:
         """Write, fsync, publish the head, then tell the callers; or tell all of them that nothing may be sent."""
-        if self._broken:
-            settle(batch, self._unwritable(self._broken))
+        if self._fatal.reason:
+            settle(batch, self._unwritable(self._fatal.reason))
             return
         frontier = self._frontier.copy()
         began_s = time.perf_counter()
@@ -286,15 +287,15 @@ class Ledger:
         try:
             write_all(self._segment, data)
         except OSError:
-            with self._fatal():
+            with self._fatal:
                 os.ftruncate(self._segment, self._segment_size)
             raise
-        with self._fatal():
+        with self._fatal:
             os.fdatasync(self._segment)
         self._segment_size += len(data)
 
     def _write_head(self) -> None:
-        with self._fatal():
+        with self._fatal:
             os.pwrite(self._head_file, pack_head(self._head), 0)
         self._head_dirty = True
 
@@ -302,18 +303,9 @@ class Ledger:
         """at_latest: only when the durable head is a second behind. A failure shows at the next append."""
         if at_latest and time.monotonic() - self._head_synced_s < HEAD_SYNC_S:
             return
-        with suppress(OSError), self._fatal():
+        with suppress(OSError), self._fatal:
             os.fdatasync(self._head_file)
         self._head_synced_s, self._head_dirty = time.monotonic(), False
-
-    @contextmanager
-    def _fatal(self) -> Iterator[None]:
-        """An OSError in here ends all writing."""
-        try:
-            yield
-        except OSError as error:
-            self._broken = reason_of(error)
-            raise
 
     def _finish(self, batch: list[Pending]) -> None:
         """However the thread ends, nobody waits for ever."""
@@ -325,6 +317,22 @@ class Ledger:
                 batch = [*batch, item] if item else batch
         settle(batch, SetupError(LEDGER_CLOSED, folder=self._folder))
         self._sync_head()
+
+
+class Fatal:
+    """A context in which an OSError ends all writing; for use again and again."""
+
+    def __init__(self) -> None:
+        self.reason = ""  # why nothing can be written any more
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            self.reason = reason_of(error)
 
 
 @asynccontextmanager

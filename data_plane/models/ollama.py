@@ -24,6 +24,7 @@ ERROR_BYTES = 64 * 1024
 ANSWER_BYTES = 64 << 20  # of all but a turn; a pull of many hours says as much of how far it is
 ANSWER_CHARACTERS = 4 << 20  # of one turn; a server that does not keep to num_predict must not fill the memory
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length")  # what the server says of a prompt
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once, for many
 NAMES_ONLY = frozenset({"/api/tags", "/api/show", "/api/pull"})  # requests that carry tags and nothing else
 
 
@@ -100,7 +101,7 @@ class OllamaServer:
             method="POST",
             url=self._door.endpoint.url.rstrip("/") + "/api/chat",
             headers={"content-type": "application/json"},
-            body=json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode(),
+            body=COMPACT.encode(request).encode(),
             data_class=DoorCeiling.CUSTOMER,
             read_timeout_s=SILENCE_S,
         )

@@ -113,6 +113,7 @@ STEP_ROW = {
     "request": None,
     "error_code": "",
     "started_at_us": 1,
+    "elapsed_ms": 0,
 }
 RESULT = {"r": "run-x", "s": 1, "new_result": None, "new_error_code": "", "new_finished_at_us": 1}
 OUTPUT = {"r": "run-x", "new_state": "failed", "new_output": None, "new_error_code": "", "new_finished_at_us": 1}
