@@ -15,6 +15,7 @@ from tunnel.errors import CONTROL_PLANE_UNREACHABLE, FRAME_UNEXPECTED, PEER_TAKE
 DIAL_TIMEOUT_S = 20.0
 WRITE_S = 30.0  # that the control plane may take nothing of what it is sent
 UNREACHED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # where the server itself said nothing
+WRITE_FAILED = "Internal error from Core"  # gRPC's words for a write to a call that ended before it knew why
 Parsed = TypeVar("Parsed", bound=Message)
 
 
@@ -63,6 +64,8 @@ def mapped(address: str) -> Iterator[None]:
 def reached(error: grpc.aio.AioRpcError, address: str) -> FaosError:
     """The server's own error, or CONTROL_PLANE_UNREACHABLE when it was the connection that failed."""
     said = any(key == DETAIL_KEY for key, _ in error.trailing_metadata() or ())
+    if not said and error.details() == WRITE_FAILED:
+        return closed(address, "the stream ended while it was written to")
     if said or error.code() not in UNREACHED:
         return from_rpc_error(error)
     details = (error.details() or "no details").splitlines()[0]
