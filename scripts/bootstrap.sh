@@ -5,15 +5,18 @@ cd "$(dirname "$0")/.."
 
 fail() { printf '\n%s\n  why:  %s\n  next: %s\n' "$1" "$2" "$3" >&2; exit 1; }
 
-python=${PYTHON:-}
-if [ -z "$python" ]; then
-    for candidate in python3 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            python=$candidate
-            break
+# The distribution's own first: it gets its security updates with the machine, and it is built with profile-guided
+# optimisation, which version managers leave out as a rule (an agent's run: a seventh less CPU, docs/dev/benchmarks.md).
+first_with() { # code that must run in it
+    for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c "import sys; sys.version_info >= (3, 11) or sys.exit(1); $1" 2>/dev/null; then
+            echo "$candidate"
+            return
         fi
     done
-fi
+}
+python=${PYTHON:-$(first_with "import ensurepip, sqlite3, ssl, venv")}
+python=${python:-$(first_with "")}  # what it lacks is said below
 [ -n "$python" ] || fail "No Python 3.11 or newer was found." \
     "python3 here is $(python3 --version 2>&1 || echo missing)." \
     "Install one (Debian: apt-get install python3.11 python3.11-venv), or say which: make up PYTHON=/path/to/python3.11"
@@ -24,7 +27,7 @@ free_mib=$(df -Pm . | awk 'NR==2 {print $4}')
 [ "$free_mib" -ge 3000 ] || fail "There is too little room on this disk." \
     "$free_mib MiB are free; the environment and the model take about 2,500." "Free some: df -h ."
 
-echo "· environment: $("$python" --version)"
+echo "· environment: $("$python" --version) ($(command -v "$python"))"
 [ -x .cache/uv/bin/python ] || "$python" -m venv .cache/uv || fail "Python cannot make an environment." \
     "Its venv module is missing or broken." "Debian: apt-get install python3-venv"
 .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock ||

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -255,11 +256,12 @@ def pip_command() -> list[str]:
 
 
 def bundled_pip() -> Path | None:
-    """The wheel inside the standard library's ensurepip; distributions may leave it out."""
+    """The wheel inside the standard library's ensurepip, or where a distribution that leaves it out there puts it."""
     spec = importlib.util.find_spec("ensurepip")
-    if not spec or not spec.origin:
-        return None
-    return next(iter(sorted((Path(spec.origin).parent / "_bundled").glob("pip-*.whl"))), None)
+    places = [Path(spec.origin).parent / "_bundled"] if spec and spec.origin else []
+    if elsewhere := sysconfig.get_config_var("WHEEL_PKG_DIR"):
+        places.append(Path(elsewhere))
+    return next((wheel for place in places for wheel in sorted(place.glob("pip-*.whl"))), None)
 
 
 def watch(command: list[str], asset: Asset, scratch: Path, on_progress: OnProgress) -> tuple[int, str]:

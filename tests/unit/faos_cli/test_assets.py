@@ -1,7 +1,10 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import shutil
+import sys
+import sysconfig
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -155,6 +158,20 @@ def test_without_the_package_the_error_says_what_pip_said(asset: Asset, index: P
 
     assert "tiny-model" in refused.value.what
     assert "tiny-model" in refused.value.why
+
+
+def test_pip_is_found_where_a_distribution_puts_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's Python has none inside, and a machine that was set up for us may have no other."""
+    wheel = tmp_path / "pip-23.0.1-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("pip", "ensurepip") else find_spec(name)
+    )
+    monkeypatch.setattr(sysconfig, "get_config_var", {"WHEEL_PKG_DIR": str(tmp_path)}.get)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+
+    assert assets.pip_command() == [sys.executable, str(wheel / "pip")]
 
 
 def test_a_full_disk_is_noticed_before_the_download(asset: Asset, tmp_path: Path) -> None:
