@@ -25,7 +25,7 @@ class Watcher:
         self.lost_deltas = 0
 
     def put(self, event: site.RunEvent) -> None:
-        if event.HasField("text_delta") and len(self._events) >= DELTAS_WAITING:
+        if len(self._events) >= DELTAS_WAITING and event.HasField("text_delta"):
             self.lost_deltas += 1
             return
         self._events.append(event)

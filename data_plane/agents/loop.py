@@ -12,7 +12,7 @@ ends. A reply that is not valid is asked for again, at most `REASKS` times; no c
 is told to the model; the run fails only where it cannot go on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -46,9 +46,20 @@ FROM_RETRIEVED = "retrieved"
 FROM_TOOL = "tool-output"
 
 
-def decide(plan: Plan, history: Sequence[RecordedStep], *, elapsed_s: float) -> StepRequest | Ending:
-    """What comes next. history: every recorded step in order; elapsed_s: how long the run has been under way,
+class History(list[RecordedStep]):
+    """The recorded steps in order, and those of each kind."""
+
+    def __init__(self, steps: Iterable[RecordedStep]) -> None:
+        super().__init__(steps)
+        self.of_kind: dict[StepKind, list[RecordedStep]] = {kind: [] for kind in StepKind}
+        for step in self:
+            self.of_kind[step.request.kind].append(step)
+
+
+def decide(plan: Plan, recorded: Sequence[RecordedStep], *, elapsed_s: float) -> StepRequest | Ending:
+    """What comes next. recorded: every recorded step in order; elapsed_s: how long the run has been under way,
     waiting included."""
+    history = History(recorded)
     if history and _outcome(history[-1]).error_code == errors.SECONDS_EXHAUSTED.code:
         return Ending(RunState.LIMITED, error_code=errors.SECONDS_EXHAUSTED.code)
     proposed = _proposed(plan, history)
@@ -59,7 +70,7 @@ def decide(plan: Plan, history: Sequence[RecordedStep], *, elapsed_s: float) -> 
     return proposed
 
 
-def _proposed(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest | Ending:
+def _proposed(plan: Plan, history: History) -> StepRequest | Ending:
     if not history:
         return _retrieval(plan) if plan.knowledge else _after_retrieval(plan, history)
     last = history[-1]
@@ -80,7 +91,7 @@ def _retrieval(plan: Plan) -> StepRequest:
     return StepRequest(StepKind.RETRIEVAL, "+".join(plan.knowledge), body)
 
 
-def _after_retrieval(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest | Ending:
+def _after_retrieval(plan: Plan, history: History) -> StepRequest | Ending:
     if plan.tool_choice == resource.TOOL_CHOICE_NONE:
         return _answer(plan, history)
     if plan.tool_choice == resource.TOOL_CHOICE_REQUIRED:
@@ -90,7 +101,7 @@ def _after_retrieval(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest
     return _routing(plan, history)
 
 
-def _routing(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
+def _routing(plan: Plan, history: History) -> StepRequest:
     passages = _passages(history)
     body = {
         "query": plan.question,
@@ -100,19 +111,19 @@ def _routing(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
     return StepRequest(StepKind.ROUTING, "router", body)
 
 
-def _after_routing(plan: Plan, history: Sequence[RecordedStep], result: dict[str, Any]) -> StepRequest | Ending:
+def _after_routing(plan: Plan, history: History, result: dict[str, Any]) -> StepRequest | Ending:
     """A tool that is gone since it was chosen leaves the passages."""
     tool = _find(plan.tools, result["server"], result["tool"])
     return _use(plan, history, tool) if tool else _answer(plan, history)
 
 
-def _after_tool(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest | Ending:
+def _after_tool(plan: Plan, history: History) -> StepRequest | Ending:
     if plan.tool_choice == resource.TOOL_CHOICE_MODEL:
         return _decision(plan, history)
     return _answer(plan, history)
 
 
-def _after_model(plan: Plan, history: Sequence[RecordedStep], last: RecordedStep) -> StepRequest | Ending:
+def _after_model(plan: Plan, history: History, last: RecordedStep) -> StepRequest | Ending:
     outcome = _outcome(last)
     purpose = Purpose(last.request.body["purpose"])
     if outcome.error_code:
@@ -129,7 +140,7 @@ def _after_model(plan: Plan, history: Sequence[RecordedStep], last: RecordedStep
     return _tool(choice.tool, choice.arguments, labels=[FROM_MODEL, *last.request.body["labels"]])
 
 
-def _after_model_error(plan: Plan, history: Sequence[RecordedStep], last: RecordedStep) -> StepRequest | Ending:
+def _after_model_error(plan: Plan, history: History, last: RecordedStep) -> StepRequest | Ending:
     """Messages that did not fit are tried once more for each passage that can be left out."""
     outcome = _outcome(last)
     if outcome.result.get("overflow") and _overflows(history) <= len(_retrieved(history)):
@@ -137,7 +148,7 @@ def _after_model_error(plan: Plan, history: Sequence[RecordedStep], last: Record
     return Ending(RunState.FAILED, error_code=outcome.error_code)
 
 
-def _ask_again(plan: Plan, history: Sequence[RecordedStep], last: RecordedStep) -> StepRequest | Ending:
+def _ask_again(plan: Plan, history: History, last: RecordedStep) -> StepRequest | Ending:
     match Purpose(last.request.body["purpose"]):
         case Purpose.ANSWER:
             return _answer(plan, history)
@@ -150,7 +161,7 @@ def _ask_again(plan: Plan, history: Sequence[RecordedStep], last: RecordedStep) 
             return _use(plan, history, tool) if tool else _answer(plan, history)
 
 
-def _finished(plan: Plan, history: Sequence[RecordedStep], result: dict[str, Any]) -> Ending:
+def _finished(plan: Plan, history: History, result: dict[str, Any]) -> Ending:
     cut = result["finish_reason"] == FinishReason.LENGTH and _output_tokens(history) >= plan.bounds.output_tokens
     if cut:
         return Ending(RunState.LIMITED, result["text"], errors.OUTPUT_TOKENS_EXHAUSTED.code)
@@ -160,7 +171,7 @@ def _finished(plan: Plan, history: Sequence[RecordedStep], result: dict[str, Any
 # The requests of the steps.
 
 
-def _use(plan: Plan, history: Sequence[RecordedStep], tool: ToolDefinition) -> StepRequest:
+def _use(plan: Plan, history: History, tool: ToolDefinition) -> StepRequest:
     """Ask for the arguments of one tool; a tool that takes none is called at once."""
     if takes_nothing(tool):
         return _tool(tool, {}, labels=[])
@@ -176,7 +187,7 @@ def _use(plan: Plan, history: Sequence[RecordedStep], tool: ToolDefinition) -> S
     return request
 
 
-def _call(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
+def _call(plan: Plan, history: History) -> StepRequest:
     malformed = _malformed(history, Purpose.CALL)
     messages = prompts.arguments_messages(
         plan.instructions, plan.question, _context(history), tools=plan.tools, malformed=malformed
@@ -184,7 +195,7 @@ def _call(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
     return _model(plan, history, Purpose.CALL, messages, schema=call_schema(plan.tools, may_answer=False))
 
 
-def _decision(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
+def _decision(plan: Plan, history: History) -> StepRequest:
     malformed = _malformed(history, Purpose.DECISION)
     messages = prompts.decision_messages(
         plan.instructions, plan.question, _context(history), tools=plan.tools, malformed=malformed
@@ -192,14 +203,14 @@ def _decision(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
     return _model(plan, history, Purpose.DECISION, messages, schema=call_schema(plan.tools, may_answer=True))
 
 
-def _answer(plan: Plan, history: Sequence[RecordedStep]) -> StepRequest:
+def _answer(plan: Plan, history: History) -> StepRequest:
     messages = prompts.answer_messages(plan.instructions, plan.question, _context(history))
     return _model(plan, history, Purpose.ANSWER, messages, schema=None)
 
 
 def _model(
     plan: Plan,
-    history: Sequence[RecordedStep],
+    history: History,
     purpose: Purpose,
     messages: list[MessageRecord],
     *,
@@ -229,26 +240,24 @@ def _tool(tool: ToolDefinition, arguments: dict[str, Any], *, labels: list[str])
 # What the journal says so far.
 
 
-def _exhausted(
-    plan: Plan, history: Sequence[RecordedStep], proposed: StepRequest, elapsed_s: float
-) -> ErrorCode | None:
+def _exhausted(plan: Plan, history: History, proposed: StepRequest, elapsed_s: float) -> ErrorCode | None:
     bounds = plan.bounds
     if elapsed_s >= bounds.seconds:
         return errors.SECONDS_EXHAUSTED
-    if proposed.kind is StepKind.MODEL and len(_of_kind(history, StepKind.MODEL)) >= bounds.turns:
+    if proposed.kind is StepKind.MODEL and len(history.of_kind[StepKind.MODEL]) >= bounds.turns:
         return errors.TURNS_EXHAUSTED
     if proposed.kind is StepKind.MODEL and _output_tokens(history) >= bounds.output_tokens:
         return errors.OUTPUT_TOKENS_EXHAUSTED
     if proposed.kind is StepKind.TOOL and _circling(history, proposed):
         return errors.IDENTICAL_CALLS
-    if proposed.kind is StepKind.TOOL and len(_of_kind(history, StepKind.TOOL)) >= bounds.tool_calls:
+    if proposed.kind is StepKind.TOOL and len(history.of_kind[StepKind.TOOL]) >= bounds.tool_calls:
         return errors.TOOL_CALLS_EXHAUSTED
     return None
 
 
-def _circling(history: Sequence[RecordedStep], proposed: StepRequest) -> bool:
+def _circling(history: History, proposed: StepRequest) -> bool:
     """Whether this would be the third call in a row with the same tool and arguments."""
-    before = _of_kind(history, StepKind.TOOL)[1 - IDENTICAL_CALLS :]
+    before = history.of_kind[StepKind.TOOL][1 - IDENTICAL_CALLS :]
     alike = [step for step in before if _call_of(step.request) == _call_of(proposed)]
     return len(alike) == IDENTICAL_CALLS - 1
 
@@ -265,7 +274,7 @@ def _choice(plan: Plan, step: RecordedStep) -> Choice | None:
     return parse_arguments(text, tool) if tool else Choice(None, {})
 
 
-def _malformed(history: Sequence[RecordedStep], purpose: Purpose) -> int:
+def _malformed(history: History, purpose: Purpose) -> int:
     """Replies at the end of the journal that were not valid: a valid one is followed by another kind of step."""
     count = 0
     for step in reversed(history):
@@ -275,9 +284,9 @@ def _malformed(history: Sequence[RecordedStep], purpose: Purpose) -> int:
     return count
 
 
-def _context(history: Sequence[RecordedStep]) -> list[str]:
+def _context(history: History) -> list[str]:
     passages = [prompts.passage_block(passage) for passage in _passages(history)]
-    return passages + [_said(step) for step in _of_kind(history, StepKind.TOOL)]
+    return passages + [_said(step) for step in history.of_kind[StepKind.TOOL]]
 
 
 def _said(step: RecordedStep) -> str:
@@ -286,38 +295,32 @@ def _said(step: RecordedStep) -> str:
     return prompts.result_block(step.request.body["tool"], text)
 
 
-def _labels(history: Sequence[RecordedStep]) -> list[str]:
+def _labels(history: History) -> list[str]:
     retrieved = [FROM_RETRIEVED] if _passages(history) else []
-    return retrieved + ([FROM_TOOL] if _of_kind(history, StepKind.TOOL) else [])
+    return retrieved + ([FROM_TOOL] if history.of_kind[StepKind.TOOL] else [])
 
 
-def _passages(history: Sequence[RecordedStep]) -> list[PassageRecord]:
+def _passages(history: History) -> list[PassageRecord]:
     """What was retrieved, less one, the worst, for each time that the messages did not fit."""
     retrieved = _retrieved(history)
     return retrieved[: max(0, len(retrieved) - _overflows(history))]
 
 
-def _retrieved(history: Sequence[RecordedStep]) -> list[PassageRecord]:
+def _retrieved(history: History) -> list[PassageRecord]:
     """None where a tool won over them: they are further from the question, distract, and would taint the call."""
-    if any(_outcome(step).result.get("tool") for step in _of_kind(history, StepKind.ROUTING)):
+    if any(_outcome(step).result.get("tool") for step in history.of_kind[StepKind.ROUTING]):
         return []
     return [
-        passage
-        for step in _of_kind(history, StepKind.RETRIEVAL)
-        for passage in _outcome(step).result.get("passages", [])
+        passage for step in history.of_kind[StepKind.RETRIEVAL] for passage in _outcome(step).result.get("passages", [])
     ]
 
 
-def _overflows(history: Sequence[RecordedStep]) -> int:
-    return sum(bool(_outcome(step).result.get("overflow")) for step in _of_kind(history, StepKind.MODEL))
+def _overflows(history: History) -> int:
+    return sum(bool(_outcome(step).result.get("overflow")) for step in history.of_kind[StepKind.MODEL])
 
 
-def _output_tokens(history: Sequence[RecordedStep]) -> int:
-    return sum(_outcome(step).result.get("output_tokens", 0) for step in _of_kind(history, StepKind.MODEL))
-
-
-def _of_kind(history: Sequence[RecordedStep], kind: StepKind) -> list[RecordedStep]:
-    return [step for step in history if step.request.kind is kind]
+def _output_tokens(history: History) -> int:
+    return sum(_outcome(step).result.get("output_tokens", 0) for step in history.of_kind[StepKind.MODEL])
 
 
 def _outcome(step: RecordedStep) -> StepOutcome:

@@ -127,11 +127,11 @@ class Runs:
                 yield events.text_delta(run_id, sequence, text, self._clock.now())
             while True:
                 event = await watcher.next()
-                is_delta = event.HasField("text_delta")
-                if event.sequence > seen or (is_delta and event.sequence == seen > after_sequence):
+                number, kind = event.sequence, event.WhichOneof("event")
+                if number > seen or (kind == "text_delta" and number == seen > after_sequence):
                     yield event
-                    seen = event.sequence
-                if event.HasField("finished"):
+                    seen = number
+                if kind == "finished":
                     return
         finally:
             self._broadcast.unsubscribe(run_id, watcher)

@@ -63,10 +63,12 @@ def piece_of(line: bytes) -> ChatPiece:
     text = message.get("content", "") if isinstance(message, dict) else None
     if not isinstance(text, str) or not is_text(text):
         raise ValueError("no message")
+    if fields.get("done") is not True:
+        return ChatPiece(text)
     reason = fields.get("done_reason")
     return ChatPiece(
         text,
-        done=fields.get("done") is True,
+        done=True,
         done_reason=reason if isinstance(reason, str) else "",
         input_tokens=count_of(fields, "prompt_eval_count"),
         output_tokens=count_of(fields, "eval_count"),
