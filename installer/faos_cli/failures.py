@@ -67,9 +67,25 @@ def told(error: Exception) -> int:
     if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
         tell_of_system(error)
         return FAILED
+    if isinstance(error, UnicodeEncodeError) and (argument := next(filter(is_no_text, sys.argv[1:]), None)):
+        tell_of_argument(argument)
+        return USAGE
     cause = f"{type(error).__name__}: {error}"
     tell("Something failed that should not have.", cause, "See where: FAOS_DEBUG=1 faos …, and please report it.")
     return FAILED
+
+
+def is_no_text(argument: str) -> bool:
+    """Python hands on the bytes of the command line that are not UTF-8 as halves of characters."""
+    return any("\udc80" <= character <= "\udcff" for character in argument)
+
+
+def tell_of_argument(argument: str) -> None:
+    tell(
+        f"The argument {argument!r} is no text.",
+        "It has bytes in it that are not UTF-8, and names and reasons travel as UTF-8.",
+        "Type it again in a terminal that is set to UTF-8: locale charmap",
+    )
 
 
 def tell_of_system(error: OSError) -> None:

@@ -1,4 +1,6 @@
 import errno
+import os
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -84,6 +86,28 @@ def test_defect_is_one_line_and_no_traceback(
     assert "ZeroDivisionError: by zero" in told
     assert "FAOS_DEBUG=1" in told
     assert "Traceback" not in told
+
+
+def test_an_argument_that_is_no_text_is_no_defect_of_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paste from another encoding must not be reported to us as a bug."""
+    name = os.fsdecode("Näherei".encode("latin-1"))
+    monkeypatch.setattr(sys, "argv", ["faos", "delete", "agent", name])
+
+    code = run_guarded(name.encode)
+
+    assert (code, "report it" in capsys.readouterr().err) == (2, False)
+
+
+def test_half_a_character_from_elsewhere_is_a_defect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person who typed plain words is not to look for it there."""
+    monkeypatch.setattr(sys, "argv", ["faos", "delete", "agent", "fine"])
+
+    assert run_guarded("\udc80".encode) == 1
+    assert "report it" in capsys.readouterr().err
 
 
 def test_defect_is_raised_where_it_is_debugged(monkeypatch: pytest.MonkeyPatch) -> None:
