@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 fail() { printf '\n%s\n  why:  %s\n  next: %s\n' "$1" "$2" "$3" >&2; exit 1; }
 
 # The distribution's own first: it gets its security updates with the machine, and it is built with profile-guided
-# optimisation, which version managers leave out as a rule (an agent's run: a seventh less CPU, docs/dev/benchmarks.md).
+# optimisation, which version managers leave out as a rule (an agent's run: a tenth less CPU, docs/dev/benchmarks.md).
 first_with() { # code that must run in it
     for candidate in /usr/bin/python3 python3 python3.12 python3.11 python3.13; do
         if "$candidate" -c "import sys; sys.version_info >= (3, 11) or sys.exit(1); $1" 2>/dev/null; then
