@@ -356,13 +356,13 @@ def report(figures: dict[str, Any], beside: list[dict[str, Any]]) -> None:
             f"{row.what:<20}{row.at_once:>8}{row.runs_per_s:>9.1f}{row.p50_ms:>9.2f}{row.p99_ms:>9.2f}"
             f"{row.cpu_ms_per_run:>12.2f}"
         )
-    alone = figures["measures"][0].cpu_ms_per_run_by_part
-    print(f"CPU ms/run of the {len(alone)} parts of the first row: {min(alone):.2f} to {max(alone):.2f}")
     for row in beside:
         print(
             f"{row['peer']:<20}{row['c']:>8}{row['runs_s']:>9.1f}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}"
             f"{row['cpu_ms_run']:>12.2f}"
         )
+    alone = figures["measures"][0].cpu_ms_per_run_by_part
+    print(f"CPU ms/run of the {len(alone)} parts of the first row: {min(alone):.2f} to {max(alone):.2f}")
     print(f"\n{'what one run needs of each':<40}{'wall ms':>9}{'CPU ms':>9}")
     for layer in figures["layers"]:
         print(f"{layer.what:<40}{layer.wall_ms:>9.2f}{layer.cpu_ms:>9.2f}")
