@@ -1,6 +1,5 @@
 """Models on an Ollama server. The only importer of `ollama`; what is sent, by it and beside it, goes through a door."""
 
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from data_plane.egress.httpx_transport import DoorTransport
 from data_plane.models import errors
 from data_plane.models.interfaces import FinishReason, Message, Sampling, TextDelta, TurnEnd
 from data_plane.models.ollama_chat import ChatPiece, Lines, RefusedError, piece_of, refusal
+from faos_core.compact_json import encoded
 from faos_core.errors import FaosError, InvalidError, LimitError, SetupError, UnavailableError
 from faos_core.json_schema import BadSchemaError, compile_schema
 
@@ -24,7 +24,6 @@ ERROR_BYTES = 64 * 1024
 ANSWER_BYTES = 64 << 20  # of all but a turn; a pull of many hours says as much of how far it is
 ANSWER_CHARACTERS = 4 << 20  # of one turn; a server that does not keep to num_predict must not fill the memory
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length")  # what the server says of a prompt
-COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once, for many
 NAMES_ONLY = frozenset({"/api/tags", "/api/show", "/api/pull"})  # requests that carry tags and nothing else
 
 
@@ -101,7 +100,7 @@ class OllamaServer:
             method="POST",
             url=self._door.endpoint.url.rstrip("/") + "/api/chat",
             headers={"content-type": "application/json"},
-            body=COMPACT.encode(request).encode(),
+            body=encoded(request),
             data_class=DoorCeiling.CUSTOMER,
             read_timeout_s=SILENCE_S,
         )

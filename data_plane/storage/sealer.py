@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from data_plane.storage.errors import KEY_DESTROYED
 from data_plane.storage.keys import KeyRing, derive, keyed_hash
 from data_plane.storage.sealed import DataKey, key_id_of, seal, unseal
+from faos_core.compact_json import encoded
 from faos_core.errors import NotFoundError
-
-COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one each time
 
 
 class Sealer:
@@ -42,7 +41,7 @@ class Sealer:
         self, connection: sa.Connection, column: sa.Column[Any], row: str, value: Any, *, subject: str = ""
     ) -> bytes:
         """value: anything that JSON can say; a string too."""
-        plaintext = COMPACT.encode(value).encode()
+        plaintext = encoded(value)
         return self.seal(connection, column, row, plaintext, subject=subject)
 
     def unseal_json(self, connection: sa.Connection, column: sa.Column[Any], row: str, sealed: bytes) -> Any:
